@@ -1,0 +1,1 @@
+"""Prompts wait here: near-duplicate clusters, splits, claims, offsets."""

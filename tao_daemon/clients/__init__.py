@@ -1,0 +1,1 @@
+"""Typed HTTP to servers that are not ours, and files written atomically."""

@@ -1,0 +1,1 @@
+"""TAO stage 4: keep going. The machine decides, the supervisor journals, the executor does."""

@@ -1,0 +1,57 @@
+"""An adapter: one LoRA artefact, immutable, named by its digest, with its lineage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where an adapter came from. Enough to say which prompts and which settings made it."""
+
+    round: int
+    parent: str | None
+    """The adapter it started from, None for the base model."""
+    base_model: str
+    base_digest: str
+    """SHA-256 over the base model's weight files as the trainer read them."""
+    prompt_ids: tuple[str, ...]
+    scorers: tuple[str, ...]
+    config_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class FingerprintProbe:
+    """One sequence with what the trainer computed for it, in nats per completion token."""
+
+    token_ids: tuple[int, ...]
+    """Prompt tokens, then completion tokens."""
+    start: int
+    """Position of the first completion token."""
+    adapter_logprobs: tuple[float, ...]
+    base_logprobs: tuple[float, ...]
+    """The same tokens under the model without any adapter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """Probes on which a server that serves the adapter must agree with the trainer."""
+
+    probes: tuple[FingerprintProbe, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterRecord:
+    """An adapter in the store: its serving name is its directory's name."""
+
+    name: str
+    digest: str
+    path: Path
+    rank: int
+    created_at: float
+    lineage: Lineage
+    fingerprint: Fingerprint
+    files: Mapping[str, str] = field(default_factory=dict)
+    """File name to SHA-256, for every file but the manifest itself."""

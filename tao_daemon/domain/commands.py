@@ -1,0 +1,56 @@
+"""What to do next: the machine's output. Each is idempotent and carries what identifies it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tao_daemon.domain.rollout import Routes
+from tao_daemon.domain.round import Outcome, RoundState
+
+
+@dataclass(frozen=True, slots=True)
+class RunPhase:
+    """Do the work of `round.phase`, and answer with PhaseCompleted, CandidateJudged or PhaseFailed."""
+
+    round: RoundState
+
+
+@dataclass(frozen=True, slots=True)
+class StopRound:
+    """End the work of a round at once; nothing of it is awaited any more."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRound:
+    """Give prompts back or mark them used, write the report, retire a candidate that will not serve."""
+
+    round: RoundState
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyAdapter:
+    """Load the adapter on every server and verify it; answer with AdapterVerified or SwapFailed."""
+
+    adapter: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class PublishRoutes:
+    """Make these the routes that gateways see."""
+
+    routes: Routes
+
+
+@dataclass(frozen=True, slots=True)
+class RetireAdapter:
+    """Unload an adapter that no route names any more."""
+
+    adapter: str
+
+
+Command = RunPhase | StopRound | CloseRound | VerifyAdapter | PublishRoutes | RetireAdapter

@@ -1,0 +1,59 @@
+"""Completions: the sampled answers to one prompt, and the rewards they earned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PLAIN = "plain"
+"""The strategy that asks the prompt as it was received."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled answer, as the server produced it: text is never re-tokenised."""
+
+    index: int
+    """Position within the group, unique there."""
+    strategy: str
+    text: str
+    token_ids: tuple[int, ...]
+    """Completion tokens, the end token included when the server emitted it."""
+    logprobs: tuple[float, ...]
+    """Behaviour log-probability (nats) of each token, given the prompt that was asked; same length."""
+    finish_reason: str
+
+    @property
+    def is_plain(self) -> bool:
+        return self.strategy == PLAIN
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionGroup:
+    """All completions of one prompt. `prompt_token_ids` are those of the plain prompt, always."""
+
+    prompt_id: str
+    prompt_token_ids: tuple[int, ...]
+    completions: tuple[Completion, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer for evaluation: text only."""
+
+    text: str
+    completion_tokens: int
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredGroup:
+    """A group with one reward in [0, 1] per completion, in the order of `group.completions`."""
+
+    group: CompletionGroup
+    rewards: tuple[float, ...]
+    scorers: tuple[str, ...]
+
+    @property
+    def spread(self) -> float:
+        """Largest minus smallest reward over all completions: 0 teaches nothing."""
+        return max(self.rewards) - min(self.rewards) if self.rewards else 0.0

@@ -1,0 +1,63 @@
+"""The exception tree. Every message names the thing, the value and the remedy.
+
+TaoError
+├── ConfigError          a key of config.toml is wrong
+├── RecordError          a Kafka record or an import line cannot be a prompt
+├── PromptStoreError     the DuckDB buffer cannot do what was asked
+├── UpstreamError        a server we speak HTTP to failed
+│   └── UpstreamTimeout  … by not answering in time
+├── AdapterError         an adapter is not what it claims to be
+├── TrainingError        the trainer failed
+├── InstanceError        another process owns the data directory
+└── JournalError         the journal is broken or was tampered with
+"""
+
+from __future__ import annotations
+
+
+class TaoError(Exception):
+    """Base of every error that a user can meet."""
+
+
+class ConfigError(TaoError):
+    """A configuration key is missing, unknown or has a value it cannot have."""
+
+
+class RecordError(TaoError):
+    """A record cannot become a prompt. `code` is a short, bounded word for metrics and headers."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class PromptStoreError(TaoError):
+    """The prompt buffer refused or failed an operation."""
+
+
+class UpstreamError(TaoError):
+    """A server answered with an error or not at all. `status` is None when there was no answer."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class UpstreamTimeout(UpstreamError):
+    """A server did not answer before the deadline."""
+
+
+class AdapterError(TaoError):
+    """An adapter was refused: its files, format, lineage or behaviour are not as recorded."""
+
+
+class TrainingError(TaoError):
+    """The trainer ended without a usable artefact."""
+
+
+class InstanceError(TaoError):
+    """Another process holds the data directory."""
+
+
+class JournalError(TaoError):
+    """The journal cannot be read, or its hash chain is broken."""

@@ -1,0 +1,172 @@
+"""What rooms need of each other. Backends implement these; only the composition root names backends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+from tao_daemon.domain.adapter import AdapterRecord, Lineage
+from tao_daemon.domain.completion import Answer, CompletionGroup, ScoredGroup
+from tao_daemon.domain.prompt import Prompt
+from tao_daemon.domain.signals import TrainingStepped
+
+TopicPartition = tuple[str, int]
+Accepts = Callable[[Prompt], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Ingest:
+    """Prompts and the offsets behind them: one transaction."""
+
+    prompts: tuple[Prompt, ...]
+    next_offsets: Mapping[TopicPartition, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    train: int
+    held_out: int
+    excluded: int
+    duplicates: int
+
+
+@dataclass(frozen=True, slots=True)
+class BufferStats:
+    """Counts of prompts. `available` ones are fresh: in no round, below the cap on attempts, not burned."""
+
+    train: int
+    train_available: int
+    held_out: int
+    held_out_available: int
+    excluded: int
+    clusters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a round wants. `accepts` says whether any scorer matches; the rest never trains."""
+
+    round: int
+    limit: int
+    tenant_share: float
+    """Largest fraction of the claim that one tenant may have, in (0, 1]."""
+    accepts: Accepts
+
+
+class PromptStore(Protocol):
+    """The buffer. Every method is safe from any thread; work runs in order on the store's own thread."""
+
+    def submit(self, batch: Ingest) -> Future[Ingested]:
+        """Buffer a batch and its offsets in one transaction. Records already there are skipped."""
+        ...
+
+    async def next_offsets(self, topic: str) -> Mapping[int, int]:
+        """The next offset to read per partition; partitions never read are absent."""
+        ...
+
+    async def stats(self) -> BufferStats: ...
+
+    async def claim_training(self, claim: Claim) -> Sequence[Prompt]:
+        """Training prompts for a round, newest first, one per cluster. The same round gets the same again."""
+        ...
+
+    async def claim_held_out(self, claim: Claim) -> Sequence[Prompt]:
+        """Held-out prompts for one gate, burned by this call. The same round gets the same again."""
+        ...
+
+    async def release(self, round_id: int, *, consumed: bool) -> None:
+        """End a round's claim: its training prompts are used up, or return to the pool. Idempotent."""
+        ...
+
+
+class Sampler(Protocol):
+    """Asks the model server for answers."""
+
+    def sample(
+        self, prompts: Sequence[Prompt], *, model: str | None, seed: int
+    ) -> AsyncIterator[CompletionGroup]:
+        """Groups of completions in the order they finish. `model` is an adapter, None the base model."""
+        ...
+
+    async def answer(self, prompts: Sequence[Prompt], *, model: str | None) -> Sequence[Answer]:
+        """One answer per prompt as a client would get it, in order, for evaluation."""
+        ...
+
+
+class Scorer(Protocol):
+    """Turns completions into rewards, without labels."""
+
+    def accepts(self, prompt: Prompt) -> bool:
+        """Whether any configured scorer, or the request itself, says what a good answer is."""
+        ...
+
+    async def score(self, prompt: Prompt, texts: Sequence[str]) -> Sequence[float | None]:
+        """One reward in [0, 1] per text; None where scoring failed, never a silent 0."""
+        ...
+
+    def names(self, prompt: Prompt) -> tuple[str, ...]:
+        """The scorers that apply to the prompt."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """One attempt at training: a fresh directory, the groups, and where to start."""
+
+    round: int
+    attempt: int
+    groups: tuple[ScoredGroup, ...]
+    start: AdapterRecord | None
+    """The adapter that sampled; None starts from the base model."""
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """A finished training: `directory` holds safetensors, `adapter_config.json` and `fingerprint.json`."""
+
+    directory: str
+    base_digest: str
+    metrics: Mapping[str, float]
+
+
+class Trainer(Protocol):
+    async def train(self, job: TrainingJob, progress: Callable[[TrainingStepped], None]) -> TrainingResult:
+        """Train to the end or raise TrainingError. Cancelling ends everything it started."""
+        ...
+
+
+class AdapterStore(Protocol):
+    """Immutable adapters, named by digest."""
+
+    def publish(self, directory: str, lineage: Lineage, created_at: float) -> AdapterRecord:
+        """Check an artefact and move it into the store atomically. Raises AdapterError."""
+        ...
+
+    def get(self, name: str) -> AdapterRecord:
+        """The adapter with every digest verified. Raises AdapterError."""
+        ...
+
+    def names(self) -> Sequence[str]: ...
+
+
+class Fleet(Protocol):
+    """The model servers, all replicas or none."""
+
+    async def serve(self, adapter: AdapterRecord) -> str:
+        """Load under its own name everywhere and verify by log-probabilities; says what was measured.
+
+        Idempotent. Raises AdapterError when a server does not truly serve it, UpstreamError when one
+        cannot be asked; in both cases no replica keeps it.
+        """
+        ...
+
+    async def retire(self, name: str) -> None:
+        """Unload everywhere. Idempotent; unknown names are fine."""
+        ...
+
+
+Clock = Callable[[], float]
+"""Unix seconds. Passed in, so that tests own time."""

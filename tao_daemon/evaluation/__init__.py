@@ -1,0 +1,1 @@
+"""The gate: a candidate against the incumbent on held-out prompts."""

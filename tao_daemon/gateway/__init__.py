@@ -1,0 +1,1 @@
+"""The data plane: clients ask the public model name, an adapter version answers."""

@@ -1,0 +1,1 @@
+"""Kafka records and import files become prompts."""

@@ -1,0 +1,1 @@
+"""TAO stage 3: a LoRA adapter by reinforcement learning."""

@@ -1,0 +1,1 @@
+"""Adapters, round artefacts and the journal."""

@@ -1,0 +1,1 @@
+"""An accepted adapter into serving, verified and reversible."""

@@ -1,0 +1,1 @@
+"""TAO stage 1: several completions per prompt."""

@@ -1,0 +1,1 @@
+"""TAO stage 2: rewards without labels."""

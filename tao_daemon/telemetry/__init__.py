@@ -1,0 +1,1 @@
+"""Signals and journal entries become metrics and log lines."""
