@@ -9,7 +9,7 @@ idle → claiming → sampling → scoring → training → evaluating → idle,
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import singledispatch
+from typing import assert_never
 
 from tao_daemon.domain.commands import (
     CloseRound,
@@ -17,7 +17,6 @@ from tao_daemon.domain.commands import (
     PublishRoutes,
     RetireAdapter,
     RunPhase,
-    StopRound,
     VerifyAdapter,
 )
 from tao_daemon.domain.events import (
@@ -30,13 +29,14 @@ from tao_daemon.domain.events import (
     RolloutAborted,
     RolloutApproved,
     RoundCancelRequested,
+    RoundClosed,
     RoundRequested,
     SwapFailed,
     UndoRequested,
 )
 from tao_daemon.domain.report import Decision
 from tao_daemon.domain.rollout import RolloutMode, RolloutPhase, RolloutState, Routes
-from tao_daemon.domain.round import Outcome, Phase, RoundState, RoundSummary
+from tao_daemon.domain.round import ClosingRound, Outcome, Phase, RoundState, RoundSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class State:
     routes: Routes = Routes(generation=0, adapter=None)
     incumbent_since: float = 0.0
     round: RoundState | None = None
+    closing: ClosingRound | None = None
     rollout: RolloutState | None = None
     last_round: RoundSummary | None = None
     next_round: int = 1
@@ -82,42 +83,70 @@ def advance(state: State, event: Event, policy: Policy, now: float) -> Transitio
     return _start_if_due(_on(event, state, policy, now), now)
 
 
-@singledispatch
-def _on(event: object, state: State, policy: Policy, now: float) -> Transition:
-    raise TypeError(f"no transition for {type(event).__name__}")
+def _on(event: Event, state: State, policy: Policy, now: float) -> Transition:
+    match event:
+        case DaemonStarted():
+            return _started(event, state, policy, now)
+        case RoundRequested():
+            return Transition(replace(state, due=event.reason), note=f"a round is due: {event.reason}")
+        case PhaseCompleted():
+            return _completed(event, state)
+        case CandidateJudged():
+            return _judged(event, state, policy, now)
+        case PhaseFailed():
+            return _failed(event, state, now)
+        case RoundClosed():
+            return _closed(event, state)
+        case RoundCancelRequested():
+            return _cancelled(event, state, now)
+        case RolloutApproved():
+            return _approved(event, state, now)
+        case RolloutAborted():
+            return _aborted(event, state, now)
+        case AdapterVerified():
+            return _verified(event, state, now)
+        case SwapFailed():
+            return _swap_failed(event, state, now)
+        case UndoRequested():
+            return _undo(event, state, now)
+        case _:
+            assert_never(event)
 
 
-@_on.register
 def _started(event: DaemonStarted, state: State, policy: Policy, now: float) -> Transition:
     """Nothing is known about what ran before: publish the routes again and restart open work."""
+    resident = [name for name in (state.routes.adapter, state.routes.previous) if name]
     commands: list[Command] = [PublishRoutes(state.routes)]
-    if state.routes.adapter:
-        commands.append(VerifyAdapter(state.routes.adapter, attempt=0))
-    rollout = state.rollout
-    if rollout and rollout.phase is RolloutPhase.SWAPPING:
-        rollout = replace(rollout, attempt=rollout.attempt + 1)
-        commands.append(VerifyAdapter(rollout.adapter, rollout.attempt))
-    state = replace(state, rollout=rollout)
-    running = state.round
+    commands += [VerifyAdapter(name, attempt=0) for name in resident]
+    if state.closing:
+        commands.append(CloseRound(state.closing))
+    step = Transition(state, tuple(commands), f"version {event.version} started")
+    return _resume_round(_resume_rollout(step, policy, now), policy, now)
+
+
+def _resume_rollout(step: Transition, policy: Policy, now: float) -> Transition:
+    rollout = step.state.rollout
+    waits_for_nobody = (
+        rollout is not None and rollout.phase is RolloutPhase.STAGED and policy.mode is RolloutMode.AUTO
+    )
+    if rollout is None or not (waits_for_nobody or rollout.phase is RolloutPhase.SWAPPING):
+        return step
+    return _then(step, _swap(step.state, rollout, "resumed after a restart", now))
+
+
+def _resume_round(step: Transition, policy: Policy, now: float) -> Transition:
+    running = step.state.round
     if running is None:
-        return Transition(state, tuple(commands), f"version {event.version} started")
+        return step
     if running.attempt >= policy.max_attempts:
         reason = f"the {running.phase} phase was interrupted {running.attempt} times"
-        closed = _close(state, running, Outcome.FAILED, reason, now)
-        return replace(closed, commands=(*commands, *closed.commands))
+        return _then(step, _close(step.state, running, Outcome.FAILED, reason, now))
     running = replace(running, attempt=running.attempt + 1)
-    commands.append(RunPhase(running))
-    note = f"version {event.version} started; round {running.id} resumes at {running.phase}"
-    return Transition(replace(state, round=running), tuple(commands), note)
+    state = replace(step.state, round=running)
+    return _then(step, Transition(state, (RunPhase(running),), f"round {running.id} resumes at {running.phase}"))
 
 
-@_on.register
-def _requested(event: RoundRequested, state: State, policy: Policy, now: float) -> Transition:
-    return Transition(replace(state, due=event.reason), note=f"a round is due: {event.reason}")
-
-
-@_on.register
-def _completed(event: PhaseCompleted, state: State, policy: Policy, now: float) -> Transition:
+def _completed(event: PhaseCompleted, state: State) -> Transition:
     running = _current(state, event.round, event.attempt, event.phase)
     following = event.phase.following
     if running is None or following is None:
@@ -126,7 +155,6 @@ def _completed(event: PhaseCompleted, state: State, policy: Policy, now: float) 
     return Transition(replace(state, round=running), (RunPhase(running),), event.detail)
 
 
-@_on.register
 def _judged(event: CandidateJudged, state: State, policy: Policy, now: float) -> Transition:
     running = _current(state, event.round, event.attempt, Phase.EVALUATING)
     if running is None or running.candidate is None:
@@ -134,42 +162,43 @@ def _judged(event: CandidateJudged, state: State, policy: Policy, now: float) ->
     closed = _close(state, running, _OUTCOMES[event.decision], event.reason, now)
     if event.decision is not Decision.PASS:
         return closed
-    return _stage(closed, running.candidate, running.id, policy, now)
+    return _then(closed, _stage(closed.state, running.candidate, running.id, policy, now))
 
 
-@_on.register
-def _failed(event: PhaseFailed, state: State, policy: Policy, now: float) -> Transition:
+def _failed(event: PhaseFailed, state: State, now: float) -> Transition:
     running = _current(state, event.round, event.attempt, event.phase)
     if running is None:
         return Transition(state, note="ignored: a failure of an attempt that is over")
     return _close(state, running, Outcome.FAILED, f"{event.phase}: {event.reason}", now)
 
 
-@_on.register
-def _cancelled(event: RoundCancelRequested, state: State, policy: Policy, now: float) -> Transition:
+def _closed(event: RoundClosed, state: State) -> Transition:
+    if state.closing is None or state.closing.round.id != event.round:
+        return Transition(state, note=f"round {event.round} was closed already")
+    return Transition(replace(state, closing=None), note=f"round {event.round} is put away")
+
+
+def _cancelled(event: RoundCancelRequested, state: State, now: float) -> Transition:
     if state.round is None:
         return Transition(state, note="no round is running; nothing to cancel")
     return _close(state, state.round, Outcome.CANCELLED, event.reason, now)
 
 
-@_on.register
-def _approved(event: RolloutApproved, state: State, policy: Policy, now: float) -> Transition:
+def _approved(event: RolloutApproved, state: State, now: float) -> Transition:
     rollout = state.rollout
     if rollout is None or rollout.phase is not RolloutPhase.STAGED:
         return Transition(state, note="no rollout is staged; nothing to approve")
     return _swap(state, rollout, f"approved by {event.actor}: {event.reason}", now)
 
 
-@_on.register
-def _aborted(event: RolloutAborted, state: State, policy: Policy, now: float) -> Transition:
+def _aborted(event: RolloutAborted, state: State, now: float) -> Transition:
     rollout = state.rollout
     if rollout is None or not rollout.phase.is_open:
         return Transition(state, note="no rollout is open; nothing to abort")
     return _abort(state, rollout, event.reason, now)
 
 
-@_on.register
-def _verified(event: AdapterVerified, state: State, policy: Policy, now: float) -> Transition:
+def _verified(event: AdapterVerified, state: State, now: float) -> Transition:
     rollout = state.rollout
     if (
         rollout is None
@@ -190,8 +219,7 @@ def _verified(event: AdapterVerified, state: State, policy: Policy, now: float) 
     return Transition(state, (PublishRoutes(routes), *retired), note)
 
 
-@_on.register
-def _swap_failed(event: SwapFailed, state: State, policy: Policy, now: float) -> Transition:
+def _swap_failed(event: SwapFailed, state: State, now: float) -> Transition:
     rollout = state.rollout
     if (
         rollout is None
@@ -202,26 +230,26 @@ def _swap_failed(event: SwapFailed, state: State, policy: Policy, now: float) ->
     return _abort(state, rollout, event.reason, now)
 
 
-@_on.register
-def _undo(event: UndoRequested, state: State, policy: Policy, now: float) -> Transition:
+def _undo(event: UndoRequested, state: State, now: float) -> Transition:
     """Back to the previous adapter, at once; a second undo goes back to the base model."""
     undone = state.routes.adapter
     if undone is None:
         return Transition(state, note="the base model serves already; nothing to undo")
     routes = Routes(state.routes.generation + 1, adapter=state.routes.previous, previous=None)
     rollout = state.rollout
+    commands: tuple[Command, ...] = (PublishRoutes(routes), RetireAdapter(undone))
     if rollout and rollout.adapter == undone:
         rollout = replace(rollout, phase=RolloutPhase.ROLLED_BACK, reason=event.reason, since=now)
     elif rollout and rollout.phase.is_open:
+        commands += (RetireAdapter(rollout.adapter),)
         rollout = replace(rollout, phase=RolloutPhase.ABORTED, reason=f"{undone} was undone", since=now)
-    note = f"{undone} undone; {routes.adapter or 'the base model'} serves"
-    step = Transition(
-        replace(state, routes=routes, rollout=rollout, incumbent_since=now), (PublishRoutes(routes),), note
-    )
+    note = f"{undone} undone by {event.actor}: {event.reason}; {routes.adapter or 'the base model'} serves"
+    state = replace(state, routes=routes, rollout=rollout, incumbent_since=now)
+    step = Transition(state, commands, note)
     if state.round is None:
         return step
-    closed = _close(step.state, state.round, Outcome.CANCELLED, f"its incumbent {undone} was undone", now)
-    return Transition(closed.state, (*step.commands, *closed.commands), note)
+    reason = f"its incumbent {undone} was undone"
+    return _then(step, _close(state, state.round, Outcome.CANCELLED, reason, now))
 
 
 def _current(state: State, round_id: int, attempt: int, phase: Phase) -> RoundState | None:
@@ -232,21 +260,29 @@ def _current(state: State, round_id: int, attempt: int, phase: Phase) -> RoundSt
     return None
 
 
+def _then(first: Transition, second: Transition) -> Transition:
+    """Both, in order: the second was computed from the state of the first."""
+    note = "; ".join(part for part in (first.note, second.note) if part)
+    return Transition(second.state, (*first.commands, *second.commands), note)
+
+
 def _close(state: State, running: RoundState, outcome: Outcome, reason: str, now: float) -> Transition:
+    closing = ClosingRound(running, outcome, reason)
     summary = RoundSummary(running.id, outcome, reason, running.candidate, running.started_at, now)
-    state = replace(state, round=None, last_round=summary)
-    note = f"round {running.id} {outcome}: {reason}"
-    return Transition(state, (StopRound(running.id), CloseRound(running, outcome, reason)), note)
+    state = replace(state, round=None, closing=closing, last_round=summary)
+    return Transition(state, (CloseRound(closing),), f"round {running.id} {outcome}: {reason}")
 
 
-def _stage(step: Transition, adapter: str, round_id: int, policy: Policy, now: float) -> Transition:
+def _stage(state: State, adapter: str, round_id: int, policy: Policy, now: float) -> Transition:
     rollout = RolloutState(adapter, round_id, RolloutPhase.STAGED, attempt=0, reason="the gate passed", since=now)
-    staged = replace(step, state=replace(step.state, rollout=rollout))
-    if policy.mode is not RolloutMode.AUTO:
-        waits = "approval" if policy.mode is RolloutMode.APPROVE else "nothing: the mode is observe"
-        return replace(staged, note=f"{step.note}; {adapter} is staged and waits for {waits}")
-    swap = _swap(staged.state, rollout, "the mode is auto", now)
-    return Transition(swap.state, (*step.commands, *swap.commands), f"{step.note}; {swap.note}")
+    staged = Transition(replace(state, rollout=rollout), note=f"{adapter} is staged")
+    match policy.mode:
+        case RolloutMode.AUTO:
+            return _then(staged, _swap(staged.state, rollout, "the mode is auto", now))
+        case RolloutMode.APPROVE:
+            return replace(staged, note=f"{adapter} is staged and waits for `tao-daemon rollout approve`")
+        case RolloutMode.OBSERVE:
+            return _then(staged, _abort(staged.state, rollout, "the mode is observe; it would have served", now))
 
 
 def _swap(state: State, rollout: RolloutState, reason: str, now: float) -> Transition:
@@ -267,10 +303,10 @@ def _abort(state: State, rollout: RolloutState, reason: str, now: float) -> Tran
 
 
 def _start_if_due(step: Transition, now: float) -> Transition:
-    """Start the round that is due, when none runs and no rollout is open."""
+    """Start the round that is due, when the last one is put away and no rollout is open."""
     state = step.state
     rollout_open = state.rollout is not None and state.rollout.phase.is_open
-    if state.due is None or state.round is not None or rollout_open:
+    if state.due is None or state.round or state.closing or rollout_open:
         return step
     running = RoundState(
         id=state.next_round,
@@ -282,4 +318,4 @@ def _start_if_due(step: Transition, now: float) -> Transition:
     )
     state = replace(state, round=running, next_round=state.next_round + 1, due=None)
     note = f"round {running.id} starts: {running.reason}"
-    return Transition(state, (*step.commands, RunPhase(running)), f"{step.note}; {note}" if step.note else note)
+    return _then(step, Transition(state, (RunPhase(running),), note))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tao_daemon.domain.rollout import Routes
-from tao_daemon.domain.round import Outcome, RoundState
+from tao_daemon.domain.round import ClosingRound, RoundState
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,19 +16,11 @@ class RunPhase:
 
 
 @dataclass(frozen=True, slots=True)
-class StopRound:
-    """End the work of a round at once; nothing of it is awaited any more."""
-
-    round: int
-
-
-@dataclass(frozen=True, slots=True)
 class CloseRound:
-    """Give prompts back or mark them used, write the report, retire a candidate that will not serve."""
+    """End its work, give prompts back or mark them used, write the report, retire a candidate that will
+    not serve; answer with RoundClosed."""
 
-    round: RoundState
-    outcome: Outcome
-    reason: str
+    closing: ClosingRound
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,4 +45,4 @@ class RetireAdapter:
     adapter: str
 
 
-Command = RunPhase | StopRound | CloseRound | VerifyAdapter | PublishRoutes | RetireAdapter
+Command = RunPhase | CloseRound | VerifyAdapter | PublishRoutes | RetireAdapter

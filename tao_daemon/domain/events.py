@@ -62,6 +62,13 @@ class PhaseFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class RoundClosed:
+    """Prompts were given back or used up, and the report is written: the round left nothing behind."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
 class RoundCancelRequested:
     actor: str
     reason: str
@@ -115,6 +122,7 @@ Event = (
     | PhaseCompleted
     | CandidateJudged
     | PhaseFailed
+    | RoundClosed
     | RoundCancelRequested
     | RolloutApproved
     | RolloutAborted

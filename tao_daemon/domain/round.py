@@ -51,6 +51,15 @@ class RoundState:
 
 
 @dataclass(frozen=True, slots=True)
+class ClosingRound:
+    """A round with an outcome whose prompts and candidate are still being put away."""
+
+    round: RoundState
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RoundSummary:
     """A finished round, as the state remembers the latest one."""
 

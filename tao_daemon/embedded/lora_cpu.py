@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-logger = logging.getLogger(__name__)
+# Under vLLM's own logger, whose handler is the only one in its processes.
+logger = logging.getLogger("vllm.plugins.tao_lora_cpu")
 
 SWITCH = "TAO_LORA_CPU"
 _NEEDED_METHODS = ("update_metadata", "add_lora_linear", "add_lora_logits")
@@ -70,13 +71,6 @@ def _matrix(stacked: torch.Tensor, slot: int) -> torch.Tensor:
     return matrix.squeeze(0) if matrix.dim() == 3 else matrix
 
 
-def _update_metadata(self: Any, *args: Any, **kwargs: Any) -> None:
-    super(type(self), self).update_metadata(*args, **kwargs)
-    # One grouping serves every layer of the forward pass.
-    self.tao_groups = group_tokens(self.token_lora_indices)
-    self.tao_tokens = self.token_lora_indices.shape[0]
-
-
 def _add_lora_linear(
     self: Any,
     y: torch.Tensor,
@@ -110,8 +104,15 @@ def _add_lora_logits(
 
 def grouped_wrapper(stock: type[Any]) -> type[Any]:
     """A subclass of vLLM's PunicaWrapperCPU with the grouped operations."""
+
+    def update_metadata(self: Any, *args: Any, **kwargs: Any) -> None:
+        stock.update_metadata(self, *args, **kwargs)
+        # One grouping serves every layer of the forward pass.
+        self.tao_groups = group_tokens(self.token_lora_indices)
+        self.tao_tokens = self.token_lora_indices.shape[0]
+
     overrides = {
-        "update_metadata": _update_metadata,
+        "update_metadata": update_metadata,
         "add_lora_linear": _add_lora_linear,
         "add_lora_logits": _add_lora_logits,
         "tao_grouped": True,

@@ -1,0 +1,102 @@
+"""One task owns the state: it takes an event from the mailbox, advances, journals, then lets commands act.
+
+start → (event → advance → journal → execute)* → stop
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tao_daemon.daemon.codec import decode_state, encode_command, encode_event, encode_state
+from tao_daemon.daemon.machine import Policy, State, Transition, advance
+from tao_daemon.domain.commands import Command
+from tao_daemon.domain.events import DAEMON, Event
+from tao_daemon.domain.ports import Clock
+from tao_daemon.registry.journal import Journal
+
+log = logging.getLogger(__name__)
+
+Execute = Callable[[Command], None]
+Listener = Callable[[Event, Transition], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    event: Event
+    answer: asyncio.Future[Transition] | None
+
+
+def apply_event(journal: Journal, state: State, event: Event, policy: Policy, now: float) -> Transition:
+    """One journaled transition. Also how the command line undoes a rollout while the daemon is down."""
+    transition = advance(state, event, policy, now)
+    journal.append(
+        at=now,
+        event=encode_event(event),
+        state_after=encode_state(transition.state),
+        commands=[encode_command(command) for command in transition.commands],
+        actor=getattr(event, "actor", DAEMON),
+        note=transition.note,
+    )
+    return transition
+
+
+def last_state(journal: Journal) -> State:
+    """The state after the newest entry; a fresh one for an empty journal."""
+    entry = journal.last()
+    return decode_state(entry.state_after) if entry else State()
+
+
+class Supervisor:
+    """The mailbox and its only reader."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        policy: Policy,
+        *,
+        execute: Execute,
+        clock: Clock,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        self._journal = journal
+        self._policy = policy
+        self._execute = execute
+        self._clock = clock
+        self._listeners = tuple(listeners)
+        self._mailbox: asyncio.Queue[_Letter] = asyncio.Queue()
+        self._state = last_state(journal)
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    def post(self, event: Event) -> None:
+        """Tell without waiting. Only from the event loop's thread."""
+        self._mailbox.put_nowait(_Letter(event, None))
+
+    async def submit(self, event: Event) -> Transition:
+        """Tell, and wait until it is journaled and its commands were handed on."""
+        answer: asyncio.Future[Transition] = asyncio.get_running_loop().create_future()
+        self._mailbox.put_nowait(_Letter(event, answer))
+        return await answer
+
+    async def run(self) -> None:
+        """Serve the mailbox until cancelled. A failure to journal propagates: nothing may act unrecorded."""
+        while True:
+            letter = await self._mailbox.get()
+            transition = self._process(letter.event)
+            if letter.answer and not letter.answer.done():
+                letter.answer.set_result(transition)
+
+    def _process(self, event: Event) -> Transition:
+        transition = apply_event(self._journal, self._state, event, self._policy, self._clock())
+        self._state = transition.state
+        log.info(transition.note or type(event).__name__, extra={"event_type": type(event).__name__})
+        for command in transition.commands:
+            self._execute(command)
+        for listener in self._listeners:
+            listener(event, transition)
+        return transition
