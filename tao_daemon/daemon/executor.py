@@ -1,0 +1,133 @@
+"""Does what the machine commands, one round operation at a time, and posts what came of it.
+
+Round work and deliveries run as tasks; publishing routes happens at once, before anything else can wait.
+A bug in a task ends the daemon (it would otherwise hang a round in silence); expected failures are events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, assert_never
+
+from tao_daemon.daemon.phases import Parts, RoundWork
+from tao_daemon.daemon.routes_board import RoutesBoard
+from tao_daemon.domain.commands import (
+    CloseRound,
+    Command,
+    PublishRoutes,
+    RetireAdapter,
+    RunPhase,
+    VerifyAdapter,
+)
+from tao_daemon.domain.errors import TaoError
+from tao_daemon.domain.events import AdapterVerified, Event, RoundClosed, SwapFailed
+from tao_daemon.domain.round import ClosingRound, Outcome
+
+log = logging.getLogger(__name__)
+
+_CLOSE_RETRY_SECONDS = 5.0
+
+
+class Executor:
+    """Turns commands into work and work into events."""
+
+    def __init__(
+        self,
+        work: RoundWork,
+        parts: Parts,
+        board: RoutesBoard,
+        *,
+        post: Callable[[Event], None],
+        drain_seconds: float,
+    ) -> None:
+        self._work = work
+        self._parts = parts
+        self._board = board
+        self._post = post
+        self._drain_seconds = drain_seconds
+        self._round_task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Fails with the first bug that a task raised."""
+
+    def execute(self, command: Command) -> None:
+        """Start acting on a command; never blocks on the network or the buffer."""
+        match command:
+            case PublishRoutes(routes):
+                self._board.publish(routes)
+            case RunPhase(running):
+                self._round_task = self._spawn(self._run_phase(running))
+            case CloseRound(closing):
+                self._spawn(self._close(closing, self._round_task))
+            case VerifyAdapter(adapter, attempt):
+                self._spawn(self._verify(adapter, attempt))
+            case RetireAdapter(adapter):
+                self._spawn(self._retire(adapter))
+            case _:
+                assert_never(command)
+
+    async def stop(self) -> None:
+        """Cancel what runs and wait until it has ended."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _run_phase(self, running: Any) -> None:
+        self._post(await self._work.run(running))
+
+    async def _close(self, closing: ClosingRound, round_task: asyncio.Task[None] | None) -> None:
+        """Only after the round's work has truly ended; repeated until it succeeds, for nothing may leak."""
+        if round_task and not round_task.done():
+            round_task.cancel()
+            await asyncio.wait([round_task])
+        while True:
+            try:
+                await self._put_away(closing)
+            except (TaoError, OSError) as error:
+                log.warning("cannot close the round yet", extra={"round": closing.round.id, "reason": str(error)})
+                await asyncio.sleep(_CLOSE_RETRY_SECONDS)
+            else:
+                self._post(RoundClosed(closing.round.id))
+                return
+
+    async def _put_away(self, closing: ClosingRound) -> None:
+        ended = closing.round
+        accepted = closing.outcome is Outcome.ACCEPTED
+        await self._parts.store.release(ended.id, consumed=accepted)
+        archive = self._parts.archive
+        report = {"outcome": closing.outcome.value, "outcome_reason": closing.reason, "candidate": ended.candidate}
+        await asyncio.to_thread(archive.update_report, ended.id, report)
+        await asyncio.to_thread(archive.discard_training, ended.id)
+        if ended.candidate and not accepted:
+            await self._parts.fleet.retire(ended.candidate)
+
+    async def _verify(self, adapter: str, attempt: int) -> None:
+        try:
+            record = await asyncio.to_thread(self._parts.adapters.get, adapter)
+            detail = await self._parts.fleet.serve(record)
+        except (TaoError, OSError) as error:
+            self._post(SwapFailed(adapter, attempt, str(error)))
+        else:
+            self._post(AdapterVerified(adapter, attempt, detail))
+
+    async def _retire(self, adapter: str) -> None:
+        """Requests that began on the adapter may end on it: unload it only after the drain time."""
+        await asyncio.sleep(self._drain_seconds)
+        try:
+            await self._parts.fleet.retire(adapter)
+        except TaoError as error:
+            log.warning("cannot unload an adapter", extra={"adapter": adapter, "reason": str(error)})
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error and not self.broken.done():
+            self.broken.set_exception(error)
