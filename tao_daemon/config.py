@@ -120,7 +120,7 @@ class Strategy(Section):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
     """Name in reports and metrics."""
     instruction: str
-    """Appended to the system message (or to a bare prompt). Training still conditions on the plain prompt."""
+    """Appended to the system message, or put before a bare prompt. Training still conditions on the plain prompt."""
     completions: Positive = 2
     """Completions per prompt that are asked this way."""
     match_system_sha256: str | None = None

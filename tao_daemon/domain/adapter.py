@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,28 @@ class Fingerprint:
     """Probes on which a server that serves the adapter must agree with the trainer."""
 
     probes: tuple[FingerprintProbe, ...]
+
+    def to_json(self) -> str:
+        """The text of `fingerprint.json`."""
+        return json.dumps(asdict(self), sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Fingerprint:
+        """The inverse of `to_json`. Raises ValueError for anything that is not a fingerprint."""
+        try:
+            return cls(tuple(_probe(item) for item in json.loads(text)["probes"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not a fingerprint ({type(error).__name__}: {error})") from None
+
+
+def _probe(data: Mapping[str, Any]) -> FingerprintProbe:
+    token_ids = tuple(int(token) for token in data["token_ids"])
+    start = int(data["start"])
+    adapter = tuple(float(value) for value in data["adapter_logprobs"])
+    base = tuple(float(value) for value in data["base_logprobs"])
+    if not 0 < start < len(token_ids) or not len(adapter) == len(base) == len(token_ids) - start:
+        raise ValueError("a probe needs a prompt, and both log-probabilities for each completion token")
+    return FingerprintProbe(token_ids, start, adapter, base)
 
 
 @dataclass(frozen=True, slots=True)

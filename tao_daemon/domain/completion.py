@@ -8,6 +8,10 @@ PLAIN = "plain"
 """The strategy that asks the prompt as it was received."""
 
 
+REFUSED = "refused"
+"""Finish reason of an answer that the server would not give: the prompt's fault, whatever the model."""
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One sampled answer, as the server produced it: text is never re-tokenised."""

@@ -71,6 +71,18 @@ class CompletionsSampled:
 
 
 @dataclass(frozen=True, slots=True)
+class SamplesLost:
+    """Sampling went on without something it asked for.
+
+    `refused` and `unavailable` count requests (one prompt under one strategy): the server would not take it
+    (HTTP 400, 413, 422), or could not be reached after retries. `malformed` counts completions.
+    """
+
+    kind: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class GroupsScored:
     kept: int
     dropped: int
@@ -105,6 +117,7 @@ Signal = (
     | IntakeLagMeasured
     | PhaseProgressed
     | CompletionsSampled
+    | SamplesLost
     | GroupsScored
     | TrainingStepped
     | UpstreamCalled

@@ -1,0 +1,225 @@
+"""Typed HTTP to one vLLM server: inference, adapters, health. Every call has a deadline.
+
+No error holds text of a prompt or completion: what the server says is quoted for administrative routes only.
+
+request → status checked → body parsed → value | UpstreamError
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from tao_daemon.clients.retry import RetryPolicy
+from tao_daemon.domain.errors import UpstreamError, UpstreamTimeout
+from tao_daemon.domain.signals import Emit, UpstreamCalled, discard
+
+_CHAT_PATH = "/v1/chat/completions"
+_COMPLETIONS_PATH = "/v1/completions"
+_WAITING = re.compile(r"^vllm:num_requests_waiting(?:\{[^}]*\})?\s+(\S+)", re.MULTILINE)
+_PROMPT_PATHS = frozenset({_CHAT_PATH, _COMPLETIONS_PATH})
+_QUOTED_CHARACTERS = 300
+_HEALTH_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One entry of /v1/models. `root` is the path it was loaded from; `parent` is None for a base model."""
+
+    name: str
+    root: str
+    parent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    operation: str
+    method: str
+    path: str
+    seconds: float
+    body: Mapping[str, Any] | None = None
+
+
+class VllmClient:
+    """One server at `base_url` (without /v1). The session belongs to the caller."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None,
+        session: aiohttp.ClientSession,
+        inference_seconds: float = 300.0,
+        admin_seconds: float = 60.0,
+        load_seconds: float = 60.0,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - a frozen value
+        emit: Emit = discard,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._session = session
+        self._inference_seconds = inference_seconds
+        self._admin_seconds = admin_seconds
+        self._load_seconds = load_seconds
+        self._retry = retry
+        self._emit = emit
+
+    async def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """POST /v1/chat/completions, not streamed. Not retried here: the caller knows what a repeat costs."""
+        return await self._json(_Call("chat", "POST", _CHAT_PATH, self._inference_seconds, body))
+
+    async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """POST /v1/completions, not streamed. Not retried here: the caller knows what a repeat costs."""
+        return await self._json(_Call("complete", "POST", _COMPLETIONS_PATH, self._inference_seconds, body))
+
+    async def prompt_logprobs(self, model: str, token_ids: Sequence[int]) -> tuple[float, ...]:
+        """Log-probability (nats) of each token given those before it: `len(token_ids) - 1` values.
+
+        Value i belongs to token i + 1; the first token has none. vLLM gives the unprocessed values,
+        whatever the temperature or --logprobs-mode.
+        """
+        # 0 asks for no alternatives: each position then holds the prompt's own token alone.
+        body = {"model": model, "prompt": list(token_ids), "max_tokens": 1, "prompt_logprobs": 0}
+        call = _Call("prompt_logprobs", "POST", _COMPLETIONS_PATH, self._admin_seconds, body)
+        answer = await self._retry.call(lambda: self._json(call))
+        return _own_logprobs(answer, token_ids, f"{self.base_url}{call.path}")
+
+    async def models(self) -> tuple[ServedModel, ...]:
+        """What /v1/models lists: base models and loaded adapters."""
+        call = _Call("models", "GET", "/v1/models", self._admin_seconds)
+        answer = await self._retry.call(lambda: self._json(call))
+        try:
+            return tuple(
+                ServedModel(str(card["id"]), str(card.get("root") or ""), card.get("parent"))
+                for card in answer["data"]
+            )
+        except (KeyError, TypeError, AttributeError):
+            url = f"{self.base_url}{call.path}"
+            raise UpstreamError(f"{url} does not answer like vLLM; check the URL") from None
+
+    async def load_adapter(self, name: str, path: str) -> None:
+        """Load an adapter from an absolute path as the server sees it. Loaded already from there is fine."""
+        body = {"lora_name": name, "lora_path": path}
+        call = _Call("load_adapter", "POST", "/v1/load_lora_adapter", self._load_seconds, body)
+        try:
+            await self._text(call)
+        except UpstreamError as error:
+            # Asking twice is 400; so is a name in use for something else.
+            if error.status != 400 or not await self._is_loaded(name, path):
+                raise
+
+    async def unload_adapter(self, name: str) -> None:
+        """Drop an adapter's name; a name that the server does not know is fine."""
+        body = {"lora_name": name}
+        call = _Call("unload_adapter", "POST", "/v1/unload_lora_adapter", self._admin_seconds, body)
+        try:
+            await self._retry.call(lambda: self._text(call))
+        except UpstreamError as error:
+            # A server without runtime LoRA updates has no such route, and answers 404 too: nothing to unload.
+            if error.status != 404:
+                raise
+
+    async def healthy(self) -> bool:
+        """Whether GET /health answers 200 within seconds. Never raises UpstreamError."""
+        try:
+            await self._text(_Call("health", "GET", "/health", min(_HEALTH_SECONDS, self._admin_seconds)))
+        except UpstreamError:
+            return False
+        return True
+
+    async def waiting_requests(self) -> int:
+        """Requests that wait in the server's own queue, over all its engines."""
+        call = _Call("metrics", "GET", "/metrics", self._admin_seconds)
+        counts = _WAITING.findall(await self._retry.call(lambda: self._text(call)))
+        if not counts:
+            raise UpstreamError(
+                f"{self.base_url}{call.path} has no vllm:num_requests_waiting; is --disable-log-stats set?"
+            )
+        return int(sum(float(count) for count in counts))
+
+    async def version(self) -> str:
+        """The server's version, such as 0.32.0."""
+        call = _Call("version", "GET", "/version", self._admin_seconds)
+        return str((await self._retry.call(lambda: self._json(call))).get("version", ""))
+
+    async def _is_loaded(self, name: str, path: str) -> bool:
+        return any(model.name == name and model.root == path for model in await self.models())
+
+    async def _json(self, call: _Call) -> dict[str, Any]:
+        text = await self._text(call)
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            url = f"{self.base_url}{call.path}"
+            raise UpstreamError(f"{call.method} {url} answered no JSON object; check the URL")
+        return value
+
+    async def _text(self, call: _Call) -> str:
+        started, outcome = time.monotonic(), "cancelled"
+        try:
+            text = await self._exchange(call)
+            outcome = "ok"
+            return text
+        except UpstreamTimeout:
+            outcome = "timeout"
+            raise
+        except UpstreamError as error:
+            outcome = "unreachable" if error.status is None else f"http_{error.status // 100}xx"
+            raise
+        finally:
+            self._emit(UpstreamCalled(call.operation, outcome, time.monotonic() - started))
+
+    async def _exchange(self, call: _Call) -> str:
+        url = f"{self.base_url}{call.path}"
+        try:
+            async with self._session.request(
+                call.method,
+                url,
+                json=call.body,
+                headers=self._headers,
+                timeout=aiohttp.ClientTimeout(total=call.seconds),
+                allow_redirects=False,
+            ) as response:
+                text = await response.text(errors="replace")
+                status = response.status
+        except TimeoutError:
+            raise UpstreamTimeout(f"{call.method} {url} did not answer within {call.seconds:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            # The class alone: an aiohttp message may quote what was received.
+            raise UpstreamError(f"cannot reach {call.method} {url}: {type(error).__name__}") from None
+        if status != 200:
+            raise UpstreamError(f"{call.method} {url} answered {status}: {_said(call, text)}", status)
+        return text
+
+
+def _said(call: _Call, text: str) -> str:
+    if call.path in _PROMPT_PATHS:
+        return "its message is withheld, it may quote the prompt; see the server's own log"
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        text = json.loads(text)["error"]["message"]
+    return " ".join(str(text).split())[:_QUOTED_CHARACTERS] or "(no message)"
+
+
+def _own_logprobs(answer: Mapping[str, Any], token_ids: Sequence[int], url: str) -> tuple[float, ...]:
+    """The prompt's own token at each position after the first, of `[None, {"id": {"logprob": …}}, …]`."""
+    try:
+        positions = answer["choices"][0]["prompt_logprobs"]
+        values = tuple(
+            float(position[str(token)]["logprob"])
+            for position, token in zip(positions[1:], token_ids[1:], strict=True)
+        )
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise UpstreamError(f"{url} gave no prompt_logprobs for the tokens asked; is it vLLM?") from None
+    if not all(math.isfinite(value) for value in values):
+        raise UpstreamError(f"{url} gave log-probabilities that are not finite; its weights are broken")
+    return values

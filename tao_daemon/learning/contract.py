@@ -1,0 +1,228 @@
+"""What the daemon and the trainer process say to each other, as text.
+
+Pure: encodes and decodes, touches no file. Token ids and numbers only; no text of prompts or completions.
+
+spec.json + batch.jsonl → worker → one JSON event per line on stdout → artefact/ → result.json, written last
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tao_daemon.domain.completion import Completion, CompletionGroup, ScoredGroup
+from tao_daemon.domain.signals import TrainingStepped
+
+SPEC_FILE = "spec.json"
+BATCH_FILE = "batch.jsonl"
+RESULT_FILE = "result.json"
+LOG_FILE = "worker.log"
+ARTEFACT_DIRECTORY = "artefact"
+ADAPTER_FILE = "adapter_model.safetensors"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
+FINGERPRINT_FILE = "fingerprint.json"
+
+PHASES = ("loading", "reference", "training", "saving")
+MAX_REASON = 500
+"""Characters of a failure's reason that travel."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSpec:
+    """One training, complete: with the batch it says all that the worker needs. Units as in `[training]`."""
+
+    base_model: str
+    """Absolute path of the base model's folder."""
+    start_adapter: str | None
+    """Folder of the adapter that sampled, None for the base model."""
+    start_base_digest: str | None
+    """Digest of the base that the start adapter was trained on; another base is refused."""
+    algorithm: str
+    rank: int
+    alpha: int
+    learning_rate: float
+    epochs: int
+    groups_per_step: int
+    max_sequence_tokens: int
+    micro_batch_tokens: int
+    clip_low: float
+    clip_high: float
+    gradient_clip: float
+    kl_budget: float
+    max_mismatch: float
+    min_spread: float
+    min_groups: int
+    dtype: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseEntered:
+    """The worker began one of `PHASES`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFailed:
+    """The worker gives up; it exits with status 1 after this."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerResult:
+    """`result.json`: what was measured."""
+
+    base_digest: str
+    metrics: Mapping[str, float]
+
+
+WorkerEvent = PhaseEntered | TrainingStepped | TrainingFailed
+
+
+def encode_spec(spec: TrainingSpec) -> str:
+    return json.dumps(dataclasses.asdict(spec), indent=2, sort_keys=True) + "\n"
+
+
+def decode_spec(text: str) -> TrainingSpec:
+    """Raises ValueError naming the key that is missing, unknown, or of the wrong type."""
+    data = _object(text, SPEC_FILE)
+    fields = {field.name: str(field.type) for field in dataclasses.fields(TrainingSpec)}
+    for problem, keys in (("misses", fields.keys() - data.keys()), ("has unknown", data.keys() - fields.keys())):
+        if keys:
+            raise ValueError(f"{SPEC_FILE} {problem} {', '.join(sorted(keys))}; write it with the same version")
+    for name, kind in fields.items():
+        if not _fits(data[name], kind):
+            raise ValueError(f"{SPEC_FILE}: {name} is {data[name]!r}, expected {kind}")
+    return TrainingSpec(**data)
+
+
+def encode_group(scored: ScoredGroup) -> str:
+    """One line of the batch, without the line break."""
+    completions = [
+        {
+            "strategy": completion.strategy,
+            "token_ids": completion.token_ids,
+            "logprobs": completion.logprobs,
+            "finish_reason": completion.finish_reason,
+            "reward": reward,
+        }
+        for completion, reward in zip(scored.group.completions, scored.rewards, strict=True)
+    ]
+    group = scored.group
+    return json.dumps(
+        {"prompt_id": group.prompt_id, "prompt_token_ids": group.prompt_token_ids, "completions": completions}
+    )
+
+
+def decode_batch(lines: Iterable[str]) -> list[ScoredGroup]:
+    """Groups without text and without scorers. Raises ValueError naming the line."""
+    groups = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            groups.append(_group(json.loads(line)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{BATCH_FILE} line {number} is not a scored group: {_what(error)}") from None
+    return groups
+
+
+def encode_event(event: WorkerEvent) -> str:
+    """One line of the worker's stdout, without the line break."""
+    match event:
+        case PhaseEntered():
+            return json.dumps({"event": "phase", "name": event.name})
+        case TrainingStepped():
+            return json.dumps({"event": "progress", **dataclasses.asdict(event)})
+        case TrainingFailed():
+            return json.dumps({"event": "failed", "reason": event.reason[:MAX_REASON]})
+
+
+def decode_event(line: str) -> WorkerEvent | None:
+    """The event on a line, None for anything else: a wrapper command may print lines of its own."""
+    try:
+        data = json.loads(line)
+        match data["event"]:
+            case "phase":
+                return PhaseEntered(str(data["name"]))
+            case "progress":
+                return TrainingStepped(
+                    int(data["step"]), int(data["steps"]), float(data["loss"]), float(data["kl"])
+                )
+            case "failed":
+                return TrainingFailed(str(data["reason"])[:MAX_REASON])
+    except (KeyError, TypeError, ValueError):
+        pass
+    return None
+
+
+def encode_result(result: WorkerResult) -> str:
+    return json.dumps(dataclasses.asdict(result), indent=2, sort_keys=True) + "\n"
+
+
+def decode_result(text: str) -> WorkerResult:
+    """Raises ValueError when it is not a result."""
+    data = _object(text, RESULT_FILE)
+    try:
+        metrics = {str(name): float(value) for name, value in data["metrics"].items()}
+        return WorkerResult(str(data["base_digest"]), metrics)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{RESULT_FILE} is not a result: {_what(error)}") from None
+
+
+def _object(text: str, name: str) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{name} is not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{name} holds {type(data).__name__}, expected an object")
+    return data
+
+
+def _fits(value: object, kind: str) -> bool:
+    match kind:
+        case "int":
+            return isinstance(value, int) and not isinstance(value, bool)
+        case "float":
+            return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        case "str | None":
+            return value is None or isinstance(value, str)
+        case _:
+            return isinstance(value, str)
+
+
+def _group(data: Mapping[str, Any]) -> ScoredGroup:
+    completions = tuple(_completion(index, item) for index, item in enumerate(data["completions"]))
+    rewards = tuple(float(item["reward"]) for item in data["completions"])
+    if not all(math.isfinite(reward) for reward in rewards):
+        raise ValueError("a reward is not finite")
+    group = CompletionGroup(str(data["prompt_id"]), _tokens(data["prompt_token_ids"]), completions)
+    if not group.prompt_token_ids:
+        raise ValueError("the prompt has no tokens")
+    return ScoredGroup(group, rewards, scorers=())
+
+
+def _completion(index: int, data: Mapping[str, Any]) -> Completion:
+    token_ids = _tokens(data["token_ids"])
+    logprobs = tuple(float(value) for value in data["logprobs"])
+    if len(token_ids) != len(logprobs):
+        raise ValueError(f"completion {index} has {len(token_ids)} tokens and {len(logprobs)} log-probabilities")
+    if not all(math.isfinite(value) for value in logprobs):
+        raise ValueError(f"completion {index} has a log-probability that is not finite")
+    return Completion(index, str(data["strategy"]), "", token_ids, logprobs, str(data["finish_reason"]))
+
+
+def _tokens(values: Iterable[Any]) -> tuple[int, ...]:
+    tokens = tuple(values)
+    if not all(isinstance(token, int) and token >= 0 for token in tokens):
+        raise ValueError("token ids must be integers from 0")
+    return tokens
+
+
+def _what(error: Exception) -> str:
+    return f"no {error}" if isinstance(error, KeyError) else str(error)

@@ -1,0 +1,48 @@
+"""Which sequences prove that a server serves the adapter: those on which it differs most from the base model.
+
+Pure. Candidates are short, so that proving stays cheap at every swap, and come from different prompts.
+
+learning groups → candidates → (the trainer computes both log-probabilities) → the most telling probes
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tao_daemon.domain.adapter import FingerprintProbe
+from tao_daemon.learning.advantage import LearningGroup
+
+MAX_CANDIDATES = 32
+MAX_PROBES = 8
+MAX_COMPLETION_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+
+
+def candidates(groups: Sequence[LearningGroup]) -> list[Candidate]:
+    """Of the groups with the shortest prompts, the sample with the largest |A| each, cut to 64 tokens."""
+    short = sorted(groups, key=lambda group: len(group.prompt_token_ids))[:MAX_CANDIDATES]
+    return [
+        Candidate(
+            group.prompt_token_ids,
+            max(group.samples, key=lambda sample: abs(sample.advantage)).token_ids[:MAX_COMPLETION_TOKENS],
+        )
+        for group in short
+    ]
+
+
+def change(probe: FingerprintProbe) -> float:
+    """Mean absolute log-probability difference between adapter and base, nats per completion token."""
+    pairs = zip(probe.adapter_logprobs, probe.base_logprobs, strict=True)
+    return statistics.fmean(abs(adapter - base) for adapter, base in pairs)
+
+
+def most_telling(probes: Sequence[FingerprintProbe]) -> tuple[FingerprintProbe, ...]:
+    """At most 8 probes, the largest change first."""
+    return tuple(sorted(probes, key=change, reverse=True)[:MAX_PROBES])
