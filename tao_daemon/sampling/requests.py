@@ -1,0 +1,101 @@
+"""What is asked of the model server: the HTTP bodies, built from a client's request.
+
+Training samples must come from the model's own distribution, so a sampling body keeps only what defines the
+prompt and where an answer ends. Whatever reshapes the distribution is left out: temperature, top_p, penalties,
+`logit_bias`, `min_tokens`, and everything that constrains decoding. So `response_format` is dropped (the scorer
+still checks it) and tools stay in the chat template only: `tool_choice` becomes "none", with which vLLM renders
+the tools, neither parses nor constrains the answer, and needs no tool parser.
+An evaluation body is the client's own but for what would change the measurement.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+Body = dict[str, Any]
+
+_PROMPT_FIELDS = frozenset({
+    "messages", "prompt", "tools", "documents", "chat_template", "chat_template_kwargs", "reasoning_effort",
+    "add_generation_prompt", "continue_final_message", "add_special_tokens", "mm_processor_kwargs",
+    "media_io_kwargs", "truncate_prompt_tokens", "truncation_side",
+})  # fmt: skip
+_END_FIELDS = frozenset({"stop", "stop_token_ids", "include_stop_str_in_output", "skip_special_tokens"})
+_NOT_FOR_ANSWERS = frozenset({
+    "stream", "stream_options", "n", "best_of", "use_beam_search", "max_completion_tokens", "user", "metadata",
+    "store", "service_tier", "priority", "request_id", "cache_salt", "logprobs", "top_logprobs",
+    "prompt_logprobs", "echo", "kv_transfer_params", "ec_transfer_params",
+})  # fmt: skip
+_UNSHAPED = {
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": -1,
+    "min_p": 0.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "repetition_penalty": 1.0,
+}
+"""The model's own distribution: then the server's raw log-probabilities are the behaviour's."""
+
+
+def sampling_body(
+    request: Mapping[str, Any], *, model: str, completions: int, max_tokens: int, seed: int
+) -> Body:
+    """Ask for `completions` samples with token ids and log-probabilities. Lengths in tokens."""
+    body = {key: value for key, value in request.items() if key in _PROMPT_FIELDS | _END_FIELDS}
+    if "tools" in body:
+        body["tool_choice"] = "none"
+    body |= _UNSHAPED
+    # Chat wants a flag, completions a count of alternatives; 0 alternatives still gives the sampled token's.
+    body |= {"logprobs": True, "top_logprobs": 0} if "messages" in body else {"logprobs": 0}
+    body |= {"model": model, "n": completions, "seed": seed, "return_token_ids": True}
+    body["max_tokens"] = length_limit(request, max_tokens)
+    return body
+
+
+def answer_body(
+    request: Mapping[str, Any], *, model: str, max_tokens: int, temperature: float, seed: int
+) -> Body:
+    """Ask for one answer as the client would get it, at the gate's temperature."""
+    body = {key: value for key, value in request.items() if key not in _NOT_FOR_ANSWERS}
+    body |= {"model": model, "n": 1, "temperature": temperature, "seed": seed, "return_token_ids": True}
+    body["max_tokens"] = length_limit(request, max_tokens)
+    return body
+
+
+def length_limit(request: Mapping[str, Any], max_tokens: int) -> int:
+    """The smallest of our limit and the client's own, in tokens."""
+    asked = [request.get(key) for key in ("max_tokens", "max_completion_tokens")]
+    return min([max_tokens, *(n for n in asked if isinstance(n, int) and not isinstance(n, bool) and n > 0)])
+
+
+def with_instruction(request: Mapping[str, Any], instruction: str) -> Body | None:
+    """The same request with an instruction for exploration, None where there is no text to add it to.
+
+    Chat: at the end of the first system message, or as a new one. Completions: before the prompt.
+    """
+    if "messages" in request:
+        return {**request, "messages": _instructed(list(request["messages"]), instruction)}
+    prompt = request.get("prompt")
+    return {**request, "prompt": f"{instruction}\n\n{prompt}"} if isinstance(prompt, str) else None
+
+
+def seed_for(seed: int, prompt_id: str, strategy: str) -> int:
+    """An independent 31-bit seed per prompt and strategy; vLLM adds the sample's index to it."""
+    digest = hashlib.blake2b(f"{seed}\x00{prompt_id}\x00{strategy}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def _instructed(messages: list[Mapping[str, Any]], instruction: str) -> list[Mapping[str, Any]]:
+    for place, message in enumerate(messages):
+        if message.get("role") in ("system", "developer"):
+            content = _joined(message.get("content"), instruction)
+            return [*messages[:place], {**message, "content": content}, *messages[place + 1 :]]
+    return [{"role": "system", "content": instruction}, *messages]
+
+
+def _joined(content: Any, instruction: str) -> Any:
+    if isinstance(content, list):
+        return [*content, {"type": "text", "text": instruction}]
+    return f"{content}\n\n{instruction}" if content else instruction
