@@ -263,6 +263,8 @@ class Serving(Section):
     """Deadline of loading one adapter on one replica."""
     request_timeout_seconds: Seconds = 60.0
     """Deadline of other administrative calls."""
+    drain_seconds: Annotated[float, Field(ge=0.0)] = 120.0
+    """How long an adapter that left the routes stays loaded, so that requests in flight end on it."""
     max_fingerprint_error: Annotated[float, Field(gt=0.0)] = 0.15
     """Largest mean absolute log-probability difference between server and trainer, nats per token."""
 

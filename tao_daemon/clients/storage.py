@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -82,12 +82,6 @@ def digest_files(directory: Path) -> dict[str, str]:
     """Relative path to SHA-256 for every file below `directory`, in order of the paths."""
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     return {path.relative_to(directory).as_posix(): sha256_file(path) for path in files}
-
-
-def combined_digest(files: Mapping[str, str]) -> str:
-    """One SHA-256 over names and digests, whatever the order they are given in."""
-    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(files.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def free_bytes(path: Path) -> int:

@@ -15,6 +15,8 @@ and by each sequence's own length (it favours long wrong answers).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,14 @@ MAX_IMPORTANCE_WEIGHT = 2.0
 """Truncation of π₀/μ per token (truncated importance sampling)."""
 MAX_DIVERGENCE = 0.01
 """A plain sequence whose mean m − log m − 1 exceeds this was not sampled from π₀ and is dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """ρ is clipped to [1 − low, 1 + high]."""
+
+    low: float
+    high: float
 
 
 def k3(log_ratio_T: Tensor) -> Tensor:
@@ -43,25 +53,19 @@ def importance_weights(reference_T: Tensor, behaviour_T: Tensor, owners_T: Tenso
 
 
 def clipped_policy_gradient(
-    logprobs_T: Tensor,
-    reference_T: Tensor,
-    advantages_T: Tensor,
-    weights_T: Tensor,
-    *,
-    clip_low: float,
-    clip_high: float,
+    logprobs_T: Tensor, reference_T: Tensor, advantages_T: Tensor, weights_T: Tensor, clip: Clip
 ) -> Tensor:
     """−Σ_t w·min(ρA, clip(ρ)·A), a scalar. The caller divides by G·L_max, the same for every pack of a group."""
     ratio_T = torch.exp(logprobs_T - reference_T)
-    clipped_T = ratio_T.clamp(1.0 - clip_low, 1.0 + clip_high)
+    clipped_T = ratio_T.clamp(1.0 - clip.low, 1.0 + clip.high)
     return -(weights_T * torch.minimum(ratio_T * advantages_T, clipped_T * advantages_T)).sum()
 
 
 def clipped_fraction(
-    logprobs_T: Tensor, reference_T: Tensor, advantages_T: Tensor, *, clip_low: float, clip_high: float
+    logprobs_T: Tensor, reference_T: Tensor, advantages_T: Tensor, clip: Clip
 ) -> float:
     """Share of tokens whose gradient the clip removes: those already moved far enough in their direction."""
     ratio_T = torch.exp(logprobs_T - reference_T)
-    above_T = (ratio_T > 1.0 + clip_high) & (advantages_T > 0)
-    below_T = (ratio_T < 1.0 - clip_low) & (advantages_T < 0)
+    above_T = (ratio_T > 1.0 + clip.high) & (advantages_T > 0)
+    below_T = (ratio_T < 1.0 - clip.low) & (advantages_T < 0)
     return float((above_T | below_T).float().mean())

@@ -3,12 +3,11 @@
 The base is read from a local folder in safetensors only. No dropout anywhere, so that the same pack gives the
 same log-probabilities until a weight changes. LoRA weights are float32; a bfloat16 base runs under autocast.
 
-check the folder → load the base → attach a new adapter or continue one → log-probabilities → save
+load the base → attach a new adapter or continue one → log-probabilities → save
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -39,10 +38,8 @@ class Policy:
         self._trunk = causal.base_model
         self._head = causal.get_output_embeddings()
         self._device = device
-        self._dtype = self._head.weight.dtype
+        self._dtype: torch.dtype = self._head.weight.dtype
         self.vocabulary = len(self._head.weight)
-        self.max_tokens = _context(causal.config)
-        """Longest sequence that the model's positions and attention window allow."""
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     @property
@@ -99,25 +96,6 @@ class Policy:
         return mask_LL.masked_fill_(~seen_LL, torch.finfo(self._dtype).min)[None, None]
 
 
-def check_base(folder: Path) -> None:
-    """Raises TrainingError when the folder cannot be a base model; cheap, before anything heavy."""
-    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-        raise TrainingError(
-            f"base model folder {folder} holds no config.json with *.safetensors; "
-            "set training.base_model to the folder whose weights vLLM serves"
-        )
-
-
-def base_digest(folder: Path) -> str:
-    """SHA-256 over the contents of the base's *.safetensors files in order of name, as of `cat` over them."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()
-
-
 def load_policy(spec: TrainingSpec) -> Policy:
     """π₀, ready to learn. Raises TrainingError for a base or a start adapter that cannot be trained here."""
     torch.manual_seed(spec.seed)
@@ -162,7 +140,7 @@ def _attach(base: Any, spec: TrainingSpec) -> PeftModel:
             target_modules="all-linear",
             task_type="CAUSAL_LM",
         )
-        model: PeftModel = get_peft_model(base, config)  # type: ignore[assignment]
+        model: PeftModel = get_peft_model(base, config)
         return model
     folder = Path(spec.start_adapter)
     _check_start(folder, spec)
@@ -192,9 +170,3 @@ def _check_architecture(config: Any) -> None:
             f"base model type {config.model_type} is not supported: {', '.join(scaled + sorted(kinds))}; "
             "the trainer needs plain attention and an unscaled language-model head"
         )
-
-
-def _context(config: Any) -> int:
-    """A packed mask replaces the sliding window, so sequences must fit in it."""
-    limits = [getattr(config, "max_position_embeddings", None), getattr(config, "sliding_window", None)]
-    return min((limit for limit in limits if limit), default=2**31)

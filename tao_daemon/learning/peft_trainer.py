@@ -12,8 +12,8 @@ from __future__ import annotations
 import logging
 import math
 import random
+import statistics
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +26,11 @@ from tao_daemon.domain.errors import TrainingError
 from tao_daemon.domain.signals import TrainingStepped
 from tao_daemon.learning import probes
 from tao_daemon.learning.advantage import LearningGroup, Selection, Weighting
+from tao_daemon.learning.base_model import base_digest
 from tao_daemon.learning.contract import FINGERPRINT_FILE, PhaseEntered, TrainingSpec, WorkerEvent, WorkerResult
-from tao_daemon.learning.losses import clipped_fraction, clipped_policy_gradient, importance_weights, k3
+from tao_daemon.learning.losses import Clip, clipped_fraction, clipped_policy_gradient, importance_weights, k3
 from tao_daemon.learning.packing import Pack, pack_group
-from tao_daemon.learning.peft_policy import Policy, base_digest, load_policy
+from tao_daemon.learning.peft_policy import Policy, load_policy
 
 Say = Callable[[WorkerEvent], None]
 logger = logging.getLogger(__name__)
@@ -68,54 +69,87 @@ class Step:
     tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What one pack adds to a step."""
+
+    loss: float
+    kl_sum: float
+    clipped: float
+    plain_tokens: int
+    targets: int
+    inputs: int
+
+
 def train(spec: TrainingSpec, selection: Selection, artefact: Path, say: Say) -> WorkerResult:
     """Train and write the artefact into the existing directory. Raises TrainingError with the reason."""
-    started = time.monotonic()
-    say(PhaseEntered("loading"))
+    watch = _Watch(say)
+    watch.enter("loading")
+    digest = _checked_digest(spec)
+    policy = load_policy(spec)
+    _check_vocabulary(policy, selection.groups)
+    logger.info("base loaded", extra={"device": str(policy.device), "dtype": str(policy.dtype)})
+    watch.enter("reference")
+    groups = reference(policy, selection, spec)
+    measured = _check_reference(groups, spec)
+    watch.enter("training")
+    steps, over_budget = optimise(policy, groups, spec, say)
+    watch.enter("saving")
+    policy.save(artefact)
+    fingerprint = fingerprint_of(policy, selection.groups)
+    (artefact / FINGERPRINT_FILE).write_text(fingerprint.to_json(), encoding="utf-8")
+    seconds = watch.seconds()
+    inputs = sum(step.tokens for step in steps)
+    metrics = {
+        **measured,
+        **_step_metrics(steps),
+        **{f"{phase}_seconds": value for phase, value in seconds.items()},
+        "groups": float(len(selection.groups)),
+        "samples": float(sum(len(group.samples) for group in selection.groups)),
+        "stopped_on_kl": float(over_budget),
+        "change": max(probes.change(probe) for probe in fingerprint.probes),
+        "tokens": float(inputs),
+        "tokens_per_second": inputs / seconds["training"],
+    }
+    return WorkerResult(digest, metrics)
+
+
+class _Watch:
+    """Announces phases and times them."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._entered: list[tuple[str, float]] = []
+
+    def enter(self, phase: str) -> None:
+        self._entered.append((phase, time.monotonic()))
+        self._say(PhaseEntered(phase))
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds per phase, the current one until now."""
+        ends = [begin for _, begin in self._entered[1:]] + [time.monotonic()]
+        return {phase: end - begin for (phase, begin), end in zip(self._entered, ends, strict=True)}
+
+
+def _checked_digest(spec: TrainingSpec) -> str:
     digest = base_digest(Path(spec.base_model))
     if spec.start_base_digest not in (None, digest):
         raise TrainingError(
             f"the start adapter was trained on base {spec.start_base_digest}, training.base_model is {digest}; "
             "restore that base model, or undo to the base model first"
         )
-    policy = load_policy(spec)
-    _check_fits(policy, selection.groups)
-    logger.info("base loaded", extra={"device": str(policy.device), "dtype": str(policy.dtype)})
+    return digest
 
-    loaded = time.monotonic()
-    say(PhaseEntered("reference"))
-    groups = reference(policy, selection, spec)
-    metrics = _check_reference(groups, spec)
 
-    referenced = time.monotonic()
-    say(PhaseEntered("training"))
-    steps, over_budget = optimise(policy, groups, spec, say)
-
-    trained = time.monotonic()
-    say(PhaseEntered("saving"))
-    policy.save(artefact)
-    fingerprint = fingerprint_of(policy, selection.groups)
-    (artefact / FINGERPRINT_FILE).write_text(fingerprint.to_json(), encoding="utf-8")
-    seconds = trained - referenced
-    metrics |= {
-        "groups": len(selection.groups),
-        "samples": sum(len(group.samples) for group in selection.groups),
-        "steps": len(steps),
-        "stopped_on_kl": float(over_budget),
+def _step_metrics(steps: Sequence[Step]) -> dict[str, float]:
+    return {
+        "steps": float(len(steps)),
         "loss": steps[-1].loss,
         "kl": steps[-1].kl,
         "kl_max": max(step.kl for step in steps),
-        "gradient_norm": sum(step.gradient_norm for step in steps) / len(steps),
-        "clipped_fraction": sum(step.clipped for step in steps) / len(steps),
-        "change": max(probes.change(probe) for probe in fingerprint.probes),
-        "tokens": sum(step.tokens for step in steps),
-        "tokens_per_second": sum(step.tokens for step in steps) / seconds,
-        "loading_seconds": loaded - started,
-        "reference_seconds": referenced - loaded,
-        "training_seconds": seconds,
-        "saving_seconds": time.monotonic() - trained,
+        "gradient_norm": statistics.fmean(step.gradient_norm for step in steps),
+        "clipped_fraction": statistics.fmean(step.clipped for step in steps),
     }
-    return WorkerResult(digest, metrics)
 
 
 def reference(policy: Policy, selection: Selection, spec: TrainingSpec) -> list[ReferenceGroup]:
@@ -197,27 +231,34 @@ def optimise(
 
 def accumulate(policy: Policy, groups: Sequence[ReferenceGroup], spec: TrainingSpec) -> Step:
     """Gradients of one step, clipped, left in the parameters: the mean over the step's groups."""
-    totals: Counter[str] = Counter()
-    loss = 0.0
-    for group in groups:
-        for fixed in group.packs:
-            logprobs_T = policy.logprobs(fixed.pack)
-            moved = (fixed.reference_T, fixed.advantages_T)
-            clips = {"clip_low": spec.clip_low, "clip_high": spec.clip_high}
-            pack_loss = clipped_policy_gradient(logprobs_T, *moved, fixed.weights_T, **clips)
-            pack_loss = pack_loss * (group.scale / len(groups))
-            pack_loss.backward()  # type: ignore[no-untyped-call]
-            loss += float(pack_loss)
-            with torch.no_grad():
-                tokens = len(fixed.pack.targets)
-                totals["kl"] += float(k3(logprobs_T - fixed.reference_T)[fixed.plain_T].sum())  # type: ignore[assignment]
-                totals["plain"] += int(fixed.plain_T.sum())
-                totals["clipped"] += clipped_fraction(logprobs_T, *moved, **clips) * tokens  # type: ignore[assignment]
-                totals["targets"] += tokens
-                totals["inputs"] += len(fixed.pack.input_ids)
+    shares = [_backward(policy, pack, group.scale / len(groups), spec) for group in groups for pack in group.packs]
     norm = torch.nn.utils.clip_grad_norm_(policy.parameters, spec.gradient_clip)
-    kl = totals["kl"] / max(totals["plain"], 1)
-    return Step(loss, kl, float(norm), totals["clipped"] / max(totals["targets"], 1), totals["inputs"])
+    plain = sum(share.plain_tokens for share in shares)
+    targets = sum(share.targets for share in shares)
+    return Step(
+        loss=sum(share.loss for share in shares),
+        kl=sum(share.kl_sum for share in shares) / max(plain, 1),
+        gradient_norm=float(norm),
+        clipped=sum(share.clipped * share.targets for share in shares) / targets,
+        tokens=sum(share.inputs for share in shares),
+    )
+
+
+def _backward(policy: Policy, fixed: ReferencePack, scale: float, spec: TrainingSpec) -> _Share:
+    logprobs_T = policy.logprobs(fixed.pack)
+    moved = (logprobs_T, fixed.reference_T, fixed.advantages_T)
+    clip = Clip(spec.clip_low, spec.clip_high)
+    loss = clipped_policy_gradient(*moved, fixed.weights_T, clip) * scale
+    loss.backward()  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        return _Share(
+            loss=float(loss),
+            kl_sum=float(k3(logprobs_T - fixed.reference_T)[fixed.plain_T].sum()),
+            clipped=clipped_fraction(*moved, clip),
+            plain_tokens=int(fixed.plain_T.sum()),
+            targets=len(fixed.pack.targets),
+            inputs=len(fixed.pack.input_ids),
+        )
 
 
 def fingerprint_of(policy: Policy, groups: Sequence[LearningGroup]) -> Fingerprint:
@@ -234,16 +275,10 @@ def fingerprint_of(policy: Policy, groups: Sequence[LearningGroup]) -> Fingerpri
     return Fingerprint(probes.most_telling(measured))
 
 
-def _check_fits(policy: Policy, groups: Sequence[LearningGroup]) -> None:
+def _check_vocabulary(policy: Policy, groups: Sequence[LearningGroup]) -> None:
     highest = max(max(group.prompt_token_ids + sample.token_ids) for group in groups for sample in group.samples)
-    longest = max(len(group.prompt_token_ids) + len(s.token_ids) for group in groups for s in group.samples)
     if highest >= policy.vocabulary:
         raise TrainingError(
             f"the batch holds token {highest}, the base model's vocabulary has {policy.vocabulary}; "
             "set training.base_model to the folder whose weights vLLM serves"
-        )
-    if longest > policy.max_tokens:
-        raise TrainingError(
-            f"the batch holds a sequence of {longest} tokens, the base model attends over {policy.max_tokens}; "
-            f"set training.max_sequence_tokens to at most {policy.max_tokens}"
         )

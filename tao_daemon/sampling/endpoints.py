@@ -1,6 +1,6 @@
 """Calls to the model servers that never press a busy one: round robin, back-off, deadline, retries.
 
-Asking a model again is harmless, so every failure that may pass is retried, on the next server.
+Asking a model again is harmless, so what may pass is asked again, of the next server.
 call → wait for room → ask within the deadline → answer | retry elsewhere | UpstreamError
 """
 
@@ -11,14 +11,12 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any, Protocol
 
-import stamina
-
+from tao_daemon.clients.retry import RetryPolicy
 from tao_daemon.domain.errors import UpstreamError, UpstreamTimeout
 
 REFUSALS = (400, 413, 422)
 """Statuses that blame the request itself: no server and no later time will take it."""
 
-_ATTEMPTS = 3
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 5.0
 _POLL_TIMEOUT_SECONDS = 15.0
@@ -44,26 +42,31 @@ class Endpoints:
     """The servers to ask. Use from one event loop."""
 
     def __init__(
-        self, servers: Sequence[ModelServer], *, max_waiting_requests: int, timeout_seconds: float
+        self,
+        servers: Sequence[ModelServer],
+        *,
+        max_waiting_requests: int,
+        timeout_seconds: float,
+        retry: RetryPolicy,
     ) -> None:
         if not servers:
             raise ValueError("no model server to sample from; set serving.replicas or sampling.endpoint")
         self._next = cycle([_Endpoint(server, max_waiting_requests) for server in servers])
         self._timeout = timeout_seconds
+        self._retry = retry
 
     async def call(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to a chat or completions body. Raises UpstreamError when retries are used up.
 
         Waiting for a busy server does not count towards the deadline of the request.
         """
-        async for attempt in stamina.retry_context(
-            on=_may_pass, attempts=_ATTEMPTS, timeout=None, wait_initial=0.5, wait_max=10.0
-        ):
-            with attempt:
-                endpoint = next(self._next)
-                await endpoint.room()
-                return await endpoint.ask(body, self._timeout)
-        raise AssertionError("stamina ends with a result or an exception")
+
+        async def once() -> dict[str, Any]:
+            endpoint = next(self._next)
+            await endpoint.room()
+            return await endpoint.ask(body, self._timeout)
+
+        return await self._retry.call(once)
 
 
 class _Endpoint:
@@ -73,7 +76,7 @@ class _Endpoint:
         self._turn = asyncio.Lock()
 
     async def room(self) -> None:
-        """Return when the server's queue is short enough. One caller at a time looks, the others wait behind it."""
+        """Return when the server's queue is short enough. One caller at a time looks, in order of arrival."""
         async with self._turn:
             pause = _FIRST_PAUSE_SECONDS
             while await self._waiting() > self._max_waiting:
@@ -98,7 +101,3 @@ class _Endpoint:
             raise UpstreamTimeout(
                 f"the model server did not tell its queue length within {_POLL_TIMEOUT_SECONDS:g} s"
             ) from None
-
-
-def _may_pass(error: Exception) -> bool:
-    return isinstance(error, UpstreamError) and not is_refusal(error)

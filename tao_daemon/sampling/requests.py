@@ -1,10 +1,10 @@
 """What is asked of the model server: the HTTP bodies, built from a client's request.
 
 Training samples must come from the model's own distribution, so a sampling body keeps only what defines the
-prompt and where an answer ends. Whatever reshapes the distribution is left out: temperature, top_p, penalties,
-`logit_bias`, `min_tokens`, and everything that constrains decoding. So `response_format` is dropped (the scorer
-still checks it) and tools stay in the chat template only: `tool_choice` becomes "none", with which vLLM renders
-the tools, neither parses nor constrains the answer, and needs no tool parser.
+prompt and where an answer ends. Whatever reshapes the distribution is left out: temperature, top_p,
+penalties, `logit_bias`, `min_tokens`, and all that constrains decoding. So `response_format` is dropped (the
+scorer still checks it) and tools stay in the chat template only: `tool_choice` becomes "none", with which
+vLLM renders the tools, neither parses nor constrains the answer, and needs no tool parser.
 An evaluation body is the client's own but for what would change the measurement.
 """
 
@@ -23,8 +23,8 @@ _PROMPT_FIELDS = frozenset({
 })  # fmt: skip
 _END_FIELDS = frozenset({"stop", "stop_token_ids", "include_stop_str_in_output", "skip_special_tokens"})
 _NOT_FOR_ANSWERS = frozenset({
-    "stream", "stream_options", "n", "best_of", "use_beam_search", "max_completion_tokens", "user", "metadata",
-    "store", "service_tier", "priority", "request_id", "cache_salt", "logprobs", "top_logprobs",
+    "stream", "stream_options", "n", "best_of", "use_beam_search", "max_completion_tokens", "user",
+    "metadata", "store", "service_tier", "priority", "request_id", "cache_salt", "logprobs", "top_logprobs",
     "prompt_logprobs", "echo", "kv_transfer_params", "ec_transfer_params",
 })  # fmt: skip
 _UNSHAPED = {

@@ -1,8 +1,8 @@
 """Samples completions and answers from vLLM over HTTP.
 
-A prompt is asked plainly and under every strategy that matches it, all at once; its group carries the token ids
-of the *plain* prompt. What the server refuses, or cannot give after retries, is left out and counted; an outage
-ends the pass with UpstreamError, and the groups that were yielded stand.
+A prompt is asked plainly and under every strategy that matches it, all at once; its group carries the token
+ids of the *plain* prompt. What the server refuses, or cannot give after retries, is left out and counted; an
+outage ends the pass with UpstreamError, and the groups that were yielded stand.
 prompts → a few in flight → group by group, in the order they finish
 """
 
@@ -16,6 +16,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from tao_daemon.clients.retry import RetryPolicy
 from tao_daemon.config import Sampling
 from tao_daemon.domain.completion import PLAIN, REFUSED, Answer, CompletionGroup
 from tao_daemon.domain.errors import UpstreamError, UpstreamTimeout
@@ -30,6 +31,11 @@ T = TypeVar("T")
 
 ANSWER_SEED = 0
 """Both models of a gate answer under the same seed; it matters only above temperature 0."""
+
+_PATIENT = RetryPolicy(
+    attempts=6, patience_seconds=3600.0, first_pause_seconds=0.5, longest_pause_seconds=10.0
+)
+"""Some 15 seconds of pauses; an answer may take minutes before it fails, and is still worth asking again."""
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +72,7 @@ class VllmSampler:
         *,
         base_model: str,
         answer_temperature: float,
+        retry: RetryPolicy = _PATIENT,
         emit: Emit = discard,
     ) -> None:
         """`base_model` is the server's name for the model without an adapter."""
@@ -73,6 +80,7 @@ class VllmSampler:
             servers,
             max_waiting_requests=config.max_waiting_requests,
             timeout_seconds=config.timeout_seconds,
+            retry=retry,
         )
         self._config = config
         self._base_model = base_model
@@ -82,8 +90,9 @@ class VllmSampler:
     async def sample(
         self, prompts: Sequence[Prompt], *, model: str | None, seed: int
     ) -> AsyncIterator[CompletionGroup]:
-        """Groups in the order they finish. Raises UpstreamError when no prompt got a group, when as many
-        prompts in a row as may be in flight found no server, or at the deadline of the pass."""
+        """Groups in the order they finish. Raises UpstreamError at the deadline of the pass, when as many
+        prompts in a row as may be in flight found no server, or when the whole pass gave nothing (a few
+        refused prompts, left over from an interrupted pass, are not enough to say so)."""
         groups, outage, last = 0, 0, _Lost(None)
         jobs = (self._group(prompt, model or self._base_model, seed) for prompt in prompts)
         async with aclosing(self._pass(jobs, len(prompts))) as results:
@@ -95,7 +104,7 @@ class VllmSampler:
                 last, outage = result, outage + 1 if result.is_outage else 0
                 if outage >= self._config.concurrent_prompts:
                     raise _outage(outage, result.error)
-        if prompts and not groups:
+        if prompts and not groups and (last.is_outage or len(prompts) >= self._config.concurrent_prompts):
             raise _all_lost(len(prompts), last)
 
     async def answer(self, prompts: Sequence[Prompt], *, model: str | None) -> Sequence[Answer]:

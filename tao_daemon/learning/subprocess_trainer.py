@@ -1,0 +1,209 @@
+"""The `Trainer` port: training in a child process, so that nothing it does can harm the daemon. No torch here.
+
+Every attempt has a directory of its own and a process group of its own; neither is ever shared or reused. The
+child holds the read end of a pipe that we keep open: it ends when we do. Nothing is left running when `train`
+returns, raises or is cancelled.
+
+write spec and batch → start → forward progress until stdout ends → exit status → result.json
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable
+from pathlib import Path
+
+from tao_daemon.config import Training
+from tao_daemon.domain.errors import TrainingError
+from tao_daemon.domain.ports import TrainingJob, TrainingResult
+from tao_daemon.domain.signals import TrainingStepped
+from tao_daemon.learning.contract import (
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_FILE,
+    ARTEFACT_DIRECTORY,
+    BATCH_FILE,
+    FINGERPRINT_FILE,
+    LOG_FILE,
+    RESULT_FILE,
+    SPEC_FILE,
+    PhaseEntered,
+    TrainingFailed,
+    TrainingSpec,
+    WorkerResult,
+    decode_event,
+    decode_result,
+    encode_group,
+    encode_spec,
+)
+
+AttemptDirectory = Callable[[int, int], Path]
+"""Where attempt `n` of round `id` works: (round, attempt) → a path that does not exist yet."""
+Progress = Callable[[TrainingStepped], None]
+
+WORKER = (sys.executable, "-m", "tao_daemon.learning.worker")
+MAX_LINE_BYTES = 1 << 20
+LOG_TAIL_BYTES = 8192
+_EXCEPTION_LINE = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception|Interrupt|Exit))\b")
+logger = logging.getLogger(__name__)
+
+
+class SubprocessTrainer:
+    """Trains with `settings.command`, by default this Python's worker, one process per attempt."""
+
+    def __init__(self, settings: Training, directory: AttemptDirectory, *, grace_seconds: float = 10.0) -> None:
+        """`grace_seconds`: how long a child may take to end by itself before its group is killed."""
+        self._settings = settings
+        self._directory = directory
+        self._grace_seconds = grace_seconds
+
+    async def train(self, job: TrainingJob, progress: Progress) -> TrainingResult:
+        """Train to the end or raise TrainingError. Cancelling ends everything it started."""
+        directory = self._directory(job.round, job.attempt).absolute()
+        await asyncio.to_thread(write_job, directory, spec_of(job, self._settings), job)
+        process = await self._start(directory)
+        try:
+            async with asyncio.timeout(self._settings.timeout_seconds):
+                failure = await _follow(process, progress)
+                status = await process.wait()
+        except TimeoutError:
+            raise TrainingError(
+                f"training did not end within {self._settings.timeout_seconds:g} seconds and was stopped; "
+                "raise training.timeout_seconds, or lower round.prompts or training.epochs"
+            ) from None
+        finally:
+            await self._end(process)
+        if status != 0:
+            raise TrainingError(failure or _explain(status, directory / LOG_FILE))
+        result = await asyncio.to_thread(read_result, directory)
+        return TrainingResult(str(directory / ARTEFACT_DIRECTORY), result.base_digest, result.metrics)
+
+    async def _start(self, directory: Path) -> Process:
+        command = self._settings.command or WORKER
+        try:
+            with (directory / LOG_FILE).open("wb") as log:
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    str(directory),
+                    stdin=PIPE,
+                    stdout=PIPE,
+                    stderr=log,
+                    limit=MAX_LINE_BYTES,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise TrainingError(
+                f"cannot start the trainer {command[0]!r}: {error.strerror}; check training.command"
+            ) from None
+        logger.info("trainer started", extra={"pid": process.pid, "directory": str(directory)})
+        return process
+
+    async def _end(self, process: Process) -> None:
+        """Leave nothing of the process group behind; after a normal end only stray grandchildren."""
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            if process.returncode is None:
+                _signal_group(process, signal.SIGTERM)
+                async with asyncio.timeout(self._grace_seconds):
+                    await process.wait()
+        except TimeoutError:
+            logger.warning("trainer ignored SIGTERM and is killed", extra={"pid": process.pid})
+        finally:
+            _signal_group(process, signal.SIGKILL)
+        await process.wait()
+
+
+def spec_of(job: TrainingJob, settings: Training) -> TrainingSpec:
+    """The settings as the worker needs them; paths absolute."""
+    return TrainingSpec(
+        base_model=str(settings.base_model.absolute()),
+        start_adapter=str(job.start.path.absolute()) if job.start else None,
+        start_base_digest=job.start.lineage.base_digest if job.start else None,
+        algorithm=settings.algorithm,
+        rank=settings.rank,
+        alpha=settings.alpha,
+        learning_rate=settings.learning_rate,
+        epochs=settings.epochs,
+        groups_per_step=settings.groups_per_step,
+        max_sequence_tokens=settings.max_sequence_tokens,
+        micro_batch_tokens=settings.micro_batch_tokens,
+        clip_low=settings.clip_low,
+        clip_high=settings.clip_high,
+        gradient_clip=settings.gradient_clip,
+        kl_budget=settings.kl_budget,
+        max_mismatch=settings.max_mismatch,
+        min_spread=settings.min_spread,
+        min_groups=settings.min_groups,
+        dtype=settings.dtype,
+        seed=job.seed,
+    )
+
+
+def write_job(directory: Path, spec: TrainingSpec, job: TrainingJob) -> None:
+    """Make the attempt's directory with spec and batch. Raises TrainingError when it exists already."""
+    try:
+        directory.mkdir(parents=True)
+    except FileExistsError:
+        raise TrainingError(
+            f"training directory {directory} exists: another attempt owns it; restart the round"
+        ) from None
+    (directory / SPEC_FILE).write_text(encode_spec(spec), encoding="utf-8")
+    with (directory / BATCH_FILE).open("w", encoding="utf-8") as file:
+        file.writelines(encode_group(group) + "\n" for group in job.groups)
+
+
+def read_result(directory: Path) -> WorkerResult:
+    """The result of a worker that exited with 0. Raises TrainingError when it left no whole artefact."""
+    artefact = directory / ARTEFACT_DIRECTORY
+    missing = [n for n in (ADAPTER_FILE, ADAPTER_CONFIG_FILE, FINGERPRINT_FILE) if not (artefact / n).is_file()]
+    if missing:
+        raise TrainingError(f"the trainer ended without {', '.join(missing)} in {artefact}; check training.command")
+    try:
+        return decode_result((directory / RESULT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"the trainer ended without a usable {RESULT_FILE}: {error}") from None
+
+
+async def _follow(process: Process, progress: Progress) -> str:
+    """Forward progress until stdout ends; returns the reason of a failure that was told, or ""."""
+    assert process.stdout is not None
+    failure = ""
+    while True:
+        try:
+            line = await process.stdout.readline()
+        except ValueError:  # longer than the limit: not ours, and the reader has discarded it
+            continue
+        if not line:
+            return failure
+        match decode_event(line.decode("utf-8", errors="replace")):
+            case TrainingStepped() as step:
+                progress(step)
+            case TrainingFailed(reason):
+                failure = reason
+            case PhaseEntered(name):
+                logger.info("trainer phase", extra={"phase": name, "pid": process.pid})
+
+
+def _signal_group(process: Process, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _explain(status: int, log: Path) -> str:
+    """Words for an end without a reason. Only the class of an error is quoted: its text may hold content."""
+    if status < 0:
+        name = signal.Signals(-status).name
+        hint = " (out of memory?)" if -status == signal.SIGKILL else ""
+        return f"the trainer was killed by {name}{hint}; its log is {log}"
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
+        lines = file.read().decode("utf-8", errors="replace").splitlines()
+    error = next((found[1] for line in reversed(lines) if (found := _EXCEPTION_LINE.match(line))), None)
+    return f"the trainer exited with status {status}" + (f" ({error})" if error else "") + f"; its log is {log}"

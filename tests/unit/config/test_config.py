@@ -1,0 +1,88 @@
+"""The configuration: defaults that work, errors that name the key and the remedy."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tao_daemon.config import Config, load_config, parse_config
+from tao_daemon.domain.errors import ConfigError
+
+REFERENCE = Path(__file__).parents[3] / "config.toml"
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        ({"kafkaa": {}}, "unknown key 'kafkaa'; did you mean 'kafka'"),
+        ({"kafka": {"topik": "x"}}, "unknown key 'kafka.topik'; did you mean 'topic'"),
+        ({"scorers": [{"name": "a", "type": "regex", "patern": "x"}]}, "did you mean 'pattern'"),
+        ({"scorers": [{"name": "a", "type": "regex"}]}, "needs pattern"),
+        ({"kafka": {"sasl_password": "hunter2"}}, "env:NAME or file:PATH"),
+        ({"kafka": {"sasl_password": "env:TAO_NO_SUCH_VARIABLE"}}, "TAO_NO_SUCH_VARIABLE is not set"),
+        ({"gate": {"prompts": 10}}, r"gate.min_prompts \(200\) exceeds gate.prompts \(10\)"),
+        ({"training": {"rank": 32}}, "raise --max-lora-rank"),
+        ({"buffer": {"held_out_fraction": 1.0}}, "buffer.held_out_fraction"),
+        ({"round": {"prompts": "many"}}, "round.prompts"),
+        ({"sampling": {"strategies": [{"name": "x", "instruction": "i"}] * 2}}, "x is used twice"),
+    ],
+)
+def test_errors_name_the_key_and_the_remedy(data: dict[str, object], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        parse_config(data)
+
+
+def test_every_problem_is_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"kafkaa": {}, "round": {"prompts": 0}})
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_secret_is_read_by_reference_and_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TAO_TEST_PASSWORD", "hunter2")
+    key = tmp_path / "key"
+    key.write_text("s3cret\n")
+    config = parse_config({"kafka": {"sasl_password": "env:TAO_TEST_PASSWORD"}, "serving": {"api_key": f"file:{key}"}})
+    assert config.kafka.sasl_password is not None
+    assert config.kafka.sasl_password.get_secret_value() == "hunter2"
+    assert config.serving.api_key is not None
+    assert config.serving.api_key.get_secret_value() == "s3cret"
+    shown = repr(config) + config.model_dump_json()
+    assert "hunter2" not in shown
+    assert "s3cret" not in shown
+
+
+def test_a_missing_file_and_bad_toml_are_told_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.toml"):
+        load_config(tmp_path / "nowhere.toml")
+    bad = tmp_path / "bad.toml"
+    bad.write_text("[kafka\n")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_config(bad)
+
+
+def test_the_digest_follows_values_but_not_their_order() -> None:
+    one = parse_config({"round": {"prompts": 5, "seed": 1}})
+    two = parse_config({"round": {"seed": 1, "prompts": 5}})
+    assert one.digest == two.digest
+    assert one.digest != parse_config({}).digest
+
+
+def test_the_reference_file_is_complete_and_holds_the_defaults() -> None:
+    """config.toml at the top level names every key of every section with its default."""
+    data = tomllib.loads(REFERENCE.read_text())
+    assert load_config(REFERENCE) == Config()
+    documented = REFERENCE.read_text()
+    for name, field in Config.model_fields.items():
+        section = getattr(Config(), name)
+        if name == "scorers":
+            assert "[[scorers]]" in documented
+            continue
+        assert name in data, f"[{name}] is missing"
+        for key in type(section).model_fields:
+            assert f"\n{key} = " in documented or f"\n# {key} = " in documented or f"[[{name}.{key}]]" in documented, (
+                f"{name}.{key} is missing"
+            )
+        assert field is not None
