@@ -1,1 +1,1 @@
-"""Prompts wait here: near-duplicate clusters, splits, claims, offsets."""
+"""Where prompts wait: split for training or for the gate, clustered, claimed by rounds."""

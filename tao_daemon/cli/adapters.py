@@ -29,5 +29,7 @@ def command(config_path: Path, as_json: bool) -> None:
         lineage = item["lineage"]
         created = datetime.fromtimestamp(item["created_at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
         parent = lineage["parent"] or "base model"
-        table.add_row(item["name"], str(lineage["round"]), parent, str(item["rank"]), str(lineage["prompt_ids"]), created)
+        table.add_row(
+            item["name"], str(lineage["round"]), parent, str(item["rank"]), str(lineage["prompt_ids"]), created
+        )
     Console().print(table)

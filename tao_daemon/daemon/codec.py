@@ -22,7 +22,7 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
 
 
 def encode_event(event: Event) -> dict[str, Any]:
-    kind = type(event)
+    kind: type = type(event)
     return {"type": kind.__name__, **_adapter(kind).dump_python(event, mode="json")}
 
 
@@ -44,7 +44,7 @@ def decode_state(data: Mapping[str, Any]) -> State:
 
 
 def encode_command(command: Command) -> dict[str, Any]:
-    kind = type(command)
+    kind: type = type(command)
     return {"type": kind.__name__, **_adapter(kind).dump_python(command, mode="json")}
 
 

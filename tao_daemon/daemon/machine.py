@@ -8,7 +8,7 @@ idle → claiming → sampling → scoring → training → evaluating → idle,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from tao_daemon.domain.commands import (
@@ -43,7 +43,7 @@ from tao_daemon.domain.round import ClosingRound, Outcome, Phase, RoundState, Ro
 class State:
     """Everything the daemon must not forget. What is not here is observed again after a restart."""
 
-    routes: Routes = Routes(generation=0, adapter=None)
+    routes: Routes = field(default_factory=lambda: Routes(generation=0, adapter=None))
     incumbent_since: float = 0.0
     round: RoundState | None = None
     closing: ClosingRound | None = None
@@ -126,9 +126,7 @@ def _started(event: DaemonStarted, state: State, policy: Policy, now: float) -> 
 
 def _resume_rollout(step: Transition, policy: Policy, now: float) -> Transition:
     rollout = step.state.rollout
-    waits_for_nobody = (
-        rollout is not None and rollout.phase is RolloutPhase.STAGED and policy.mode is RolloutMode.AUTO
-    )
+    waits_for_nobody = rollout is not None and rollout.phase is RolloutPhase.STAGED and policy.mode is RolloutMode.AUTO
     if rollout is None or not (waits_for_nobody or rollout.phase is RolloutPhase.SWAPPING):
         return step
     return _then(step, _swap(step.state, rollout, "resumed after a restart", now))
@@ -286,9 +284,7 @@ def _stage(state: State, adapter: str, round_id: int, policy: Policy, now: float
 
 
 def _swap(state: State, rollout: RolloutState, reason: str, now: float) -> Transition:
-    rollout = replace(
-        rollout, phase=RolloutPhase.SWAPPING, attempt=rollout.attempt + 1, reason=reason, since=now
-    )
+    rollout = replace(rollout, phase=RolloutPhase.SWAPPING, attempt=rollout.attempt + 1, reason=reason, since=now)
     command = VerifyAdapter(rollout.adapter, rollout.attempt)
     return Transition(replace(state, rollout=rollout), (command,), f"{rollout.adapter} goes into serving: {reason}")
 

@@ -156,9 +156,7 @@ class RoundWork:
         missing = [prompt for prompt in prompts if prompt.id not in kept]
         done = len(prompts) - len(missing)
         self._emit(PhaseProgressed(running.id, running.phase, done, len(prompts)))
-        async for group in self._parts.sampler.sample(
-            missing, model=running.incumbent, seed=self._seed(running)
-        ):
+        async for group in self._parts.sampler.sample(missing, model=running.incumbent, seed=self._seed(running)):
             await asyncio.to_thread(archive.append_group, running.id, group)
             done += 1
             self._emit(PhaseProgressed(running.id, running.phase, done, len(prompts)))

@@ -84,9 +84,7 @@ class PromptStore(Protocol):
 class Sampler(Protocol):
     """Asks the model server for answers."""
 
-    def sample(
-        self, prompts: Sequence[Prompt], *, model: str | None, seed: int
-    ) -> AsyncIterator[CompletionGroup]:
+    def sample(self, prompts: Sequence[Prompt], *, model: str | None, seed: int) -> AsyncIterator[CompletionGroup]:
         """Groups of completions in the order they finish. `model` is an adapter, None the base model."""
         ...
 
@@ -159,7 +157,7 @@ class Fleet(Protocol):
         """Load under its own name everywhere and verify by log-probabilities; says what was measured.
 
         Idempotent. Raises AdapterError when a server does not truly serve it, UpstreamError when one
-        cannot be asked; in both cases no replica keeps it.
+        cannot be asked; in both cases no replica keeps it but those that served it before and still do.
         """
         ...
 

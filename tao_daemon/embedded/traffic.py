@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 SYSTEM: Final = (
@@ -41,6 +41,7 @@ MAX_TOKENS: Final = 40
 
 _REPEATS = 1 / 12
 _REMEMBERED = 40
+_REPEAT_END = ")"
 
 _ITEMS = {
     "alder-books": (
@@ -61,10 +62,10 @@ _PROBLEMS = {
     "billing": (
         "I was charged twice for the {item}.",
         "The invoice for order {n} shows the wrong VAT number.",
-        "My refund of {n} euros never reached my bank account.",
+        "My refund of {euros} euros never reached my bank account.",
         "You took money for the {item} although I cancelled in time.",
         "The discount code from your newsletter was not applied to my basket.",
-        "Why is there a handling fee of {n} euros on my statement?",
+        "Why is there a handling fee of {euros} euros on my statement?",
         "Our accountant needs a receipt for the {item}.",
         "My card was declined, and yet the payment shows as pending.",
         "The price went up between the basket and the confirmation of order {n}.",
@@ -96,10 +97,10 @@ _PROBLEMS = {
         "The colour of the {item} has nothing to do with your photo.",
         "There is a burning smell whenever we use the {item}.",
         "The manual that came with the {item} is in Finnish only.",
-        "Is a spare part available for a {item} bought in {n}?",
+        "Is a spare part available for a {item} bought in {year}?",
         "My {item} makes a loud clicking noise.",
         "The {item} you sent is used, with scratches and dust in every corner.",
-        "Which size of {item} suits a person of {n} centimetres?",
+        "Which size of {item} suits a person of {cm} centimetres?",
         "The label on the {item} and what is inside do not match.",
         "Your {item} gave my son an allergic rash.",
     ),
@@ -108,7 +109,7 @@ _PROBLEMS = {
         "Somebody changed the e-mail address of my profile without asking.",
         "The confirmation code for signing in never arrives.",
         "Please delete my customer record and everything you store about me.",
-        "My order history is empty, although I have bought {n} things here.",
+        "My order history is empty, although I have bought {few} things here.",
         "How do I move my wish list with the {item} to another profile?",
         "The site locked me out after three attempts.",
         "Two customer numbers exist under my name; please merge them.",
@@ -116,12 +117,12 @@ _PROBLEMS = {
         "There are log-ins from abroad on my profile that were not mine.",
         "My surname changed; where can I correct it?",
         "The app signs me out whenever I put the {item} in the basket.",
-        "Our team would like a shared business login with {n} seats.",
+        "Our team would like a shared business login with {few} seats.",
     ),
 }  # fmt: skip
 
 _CONTEXTS = (
-    "Hello,", "Good morning.", "Hi there!", "Dear team,", "Good evening,", "To whom it may concern:", "", "",
+    "Hello!", "Good morning.", "Hi there!", "Dear team:", "Good evening.", "To whom it may concern:", "", "",
     "This is my third message about this.", "I have been a customer for years.", "Quick question.",
     "Your chat was offline, so I write here.", "I am writing on behalf of my mother.", "Sorry to bother you again.",
     "Nobody picks up your phone.", "First order with you, and already trouble.",
@@ -134,20 +135,20 @@ _DETAILS = {
         "Your summary in the profile shows something else.", "", "My tax return depends on it.",
     ),
     "delivery": (
-        "The shipping company sends me back to you.", "It was promised for {day}.", "I waited at home all day.",
-        "The door is next to the bakery.", "There was no card in the letterbox.", "The depot closes early here.",
-        "It is a present for my father.", "", "My street is closed to lorries this month.",
+        "The shipping company sends me back to you.", "It was promised for {day}.", "I have waited at home twice now.",
+        "My order mail says something else.", "Your hotline only plays music.", "The depot closes early here.",
+        "It is a present for my father.", "", "The same happened in spring.",
     ),
     "product": (
-        "I only unpacked it on {day}.", "Photos are attached.", "The box itself looked fine.",
-        "I followed the instructions step by step.", "A friend has the same one without trouble.",
+        "I only looked at it on {day}.", "Photos are attached.", "The rest of the order was fine.",
+        "I searched your pages for an answer.", "A friend has the same one without trouble.",
         "We use it every day at work.", "The shop assistant on the phone had no idea.", "",
         "It was not cheap, after all.",
     ),
     "account": (
-        "I tried two browsers and my phone.", "The help page did not help.", "It worked until {day}.",
+        "I tried two browsers and my phone.", "The help page did not help.", "This began on {day}.",
         "My mail filter is not the reason.", "The old address no longer exists.", "I use no password manager.",
-        "There is a voucher in there that ends soon.", "", "My wife sees the same on her computer.",
+        "I have a voucher there that ends soon.", "", "My wife sees the same on her computer.",
     ),
 }  # fmt: skip
 
@@ -160,7 +161,7 @@ _ASKS = (
     "Could somebody check, please?", "It is not pressing.",
 )  # fmt: skip
 
-_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "last Sunday", "the 3rd", "the 21st")
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "the 3rd", "the 21st")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +191,8 @@ def tickets(seed: int) -> Iterator[Ticket]:
         if ticket.text in sent:
             continue
         sent.add(ticket.text)
-        recent = [*recent[1 - _REMEMBERED :], ticket]
+        if not ticket.text.endswith(_REPEAT_END):
+            recent = [*recent[1 - _REMEMBERED :], ticket]
         yield ticket
 
 
@@ -202,11 +204,16 @@ def _new(rng: random.Random, number: int) -> Ticket:
     if rng.random() < 0.2:
         parts = [parts[0], detail, problem, ask]
     text = " ".join(part for part in parts if part)
-    text = text.format(item=rng.choice(_ITEMS[tenant]), n=rng.randint(40, 9999), day=rng.choice(_DAYS))
+    text = text.format(item=rng.choice(_ITEMS[tenant]), day=rng.choice(_DAYS), **_numbers(rng))
     return Ticket(text, tenant, f"c{number:05d}", f"{tenant}-customer-{rng.randint(1, 400)}")
+
+
+def _numbers(rng: random.Random) -> dict[str, int]:
+    ranges = {"n": (1000, 9999), "euros": (3, 90), "few": (3, 30), "year": (2015, 2025), "cm": (150, 199)}
+    return {name: rng.randint(low, high) for name, (low, high) in ranges.items()}
 
 
 def _repeat(rng: random.Random, recent: list[Ticket]) -> Ticket:
     """An earlier ticket again, with a number that tells it apart; the clusters of the buffer see through that."""
     earlier = rng.choice(recent)
-    return Ticket(f"{earlier.text} (Ticket {rng.randint(1000, 9999)})", earlier.tenant, earlier.conversation, earlier.subject)
+    return replace(earlier, text=f"{earlier.text} (Reminder {rng.randint(1000, 9999)}{_REPEAT_END}")

@@ -1,1 +1,1 @@
-"""Kafka records and import files become prompts."""
+"""From Kafka records (or a file) to buffered prompts: nothing lost, nothing twice, nothing bad let through."""

@@ -20,7 +20,6 @@ from tao_daemon.domain.errors import AdapterError
 from tao_daemon.registry import preflight
 from tao_daemon.registry.manifest import (
     Manifest,
-    fingerprint_from_json,
     is_adapter_name,
     manifest_from_json,
     manifest_to_json,
@@ -93,9 +92,7 @@ class DirectoryAdapterStore:
                 # Content only: a trainer's 0600 would keep a server of another user from reading it.
                 shutil.copyfile(source / name, copy / name, follow_symlinks=False)
                 if sha256_file(copy / name) != digest:
-                    raise AdapterError(
-                        f"{source / name} changed during the copy; is a trainer still writing?"
-                    )
+                    raise AdapterError(f"{source / name} changed during the copy; is a trainer still writing?")
             _check_content(copy, self._max_rank)
             atomic_write_json(copy / MANIFEST, manifest_to_json(manifest))
 
@@ -109,9 +106,7 @@ def _check_content(directory: Path, max_rank: int) -> None:
             length = int.from_bytes(file.read(LENGTH_BYTES), "little")
             data_bytes = path.stat().st_size - LENGTH_BYTES - length
             if length > MAX_HEADER_BYTES or data_bytes < 0:
-                raise ValueError(
-                    f"a header of {length} bytes does not fit; the file is cut, or no safetensors"
-                )
+                raise ValueError(f"a header of {length} bytes does not fit; the file is cut, or no safetensors")
             tensors = parse_header(file.read(length), data_bytes)
     except ValueError as error:
         raise AdapterError(f"adapter refused: {preflight.WEIGHTS}: {error}") from None
@@ -171,8 +166,8 @@ def _read_config(directory: Path) -> Any:
 
 def _read_fingerprint(directory: Path) -> Fingerprint:
     try:
-        return fingerprint_from_json(_read_json(directory / preflight.FINGERPRINT))
-    except ValueError as error:
+        return Fingerprint.from_json((directory / preflight.FINGERPRINT).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise AdapterError(f"adapter refused: {preflight.FINGERPRINT}: {error}") from None
 
 

@@ -133,6 +133,4 @@ def _digest(row: tuple[Any, ...]) -> str:
 
 def _entry(row: tuple[Any, ...]) -> Entry:
     seq, at, event, state, commands, actor, note, prev_hash, digest = row
-    return Entry(
-        seq, at, json.loads(event), json.loads(state), json.loads(commands), actor, note, prev_hash, digest
-    )
+    return Entry(seq, at, json.loads(event), json.loads(state), json.loads(commands), actor, note, prev_hash, digest)

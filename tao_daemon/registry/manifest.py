@@ -1,4 +1,4 @@
-"""The files that describe an adapter: `manifest.json` and `fingerprint.json`, to and from values. Pure.
+"""`manifest.json`: what an adapter is, in files and lineage, and the name that follows from it. Pure.
 
 The digest covers every file, the rank and the lineage: none of them changes unnoticed under the same name.
 """
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tao_daemon.domain.adapter import Fingerprint, FingerprintProbe, Lineage
+from tao_daemon.domain.adapter import Lineage
 
 FORMAT = 1
 _NAME = re.compile(r"r\d{6,}-[0-9a-f]{12}")
@@ -70,28 +70,3 @@ def manifest_from_json(value: Any) -> Manifest:
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a manifest ({type(error).__name__}: {error})") from None
     return manifest
-
-
-def fingerprint_to_json(fingerprint: Fingerprint) -> dict[str, Any]:
-    """`{"probes": [{"token_ids", "start", "adapter_logprobs", "base_logprobs"}, …]}`"""
-    return asdict(fingerprint)
-
-
-def fingerprint_from_json(value: Any) -> Fingerprint:
-    """Read what `fingerprint_to_json` describes. Raises ValueError."""
-    try:
-        return Fingerprint(tuple(_probe(probe) for probe in value["probes"]))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"not a fingerprint ({type(error).__name__}: {error})") from None
-
-
-def _probe(value: Mapping[str, Any]) -> FingerprintProbe:
-    token_ids, start = tuple(value["token_ids"]), value["start"]
-    if not all(type(token) is int for token in (*token_ids, start)):
-        raise ValueError("token_ids and start must be whole numbers")
-    return FingerprintProbe(
-        token_ids,
-        start,
-        tuple(map(float, value["adapter_logprobs"])),
-        tuple(map(float, value["base_logprobs"])),
-    )

@@ -19,8 +19,9 @@ import duckdb
 from tao_daemon.clients.storage import atomic_write_bytes, atomic_write_json, fsync_directory
 from tao_daemon.domain.completion import Completion, CompletionGroup, ScoredGroup
 
-_COMPLETIONS = """{'prompt_id': 'VARCHAR', 'prompt_token_ids': 'INTEGER[]', 'completions':
- 'STRUCT("index" INTEGER, strategy VARCHAR, "text" VARCHAR, token_ids INTEGER[], logprobs DOUBLE[], finish_reason VARCHAR)[]'}"""
+_COMPLETIONS = """{'prompt_id': 'VARCHAR', 'prompt_token_ids': 'INTEGER[]',
+ 'completions': 'STRUCT("index" INTEGER, strategy VARCHAR, "text" VARCHAR, token_ids INTEGER[],
+                        logprobs DOUBLE[], finish_reason VARCHAR)[]'}"""
 _SCORES = "{'prompt_id': 'VARCHAR', 'rewards': 'DOUBLE[]', 'scorers': 'VARCHAR[]'}"
 _EVALUATION = """{'prompt_id': 'VARCHAR', 'incumbent_text': 'VARCHAR', 'candidate_text': 'VARCHAR',
  'incumbent_score': 'DOUBLE', 'candidate_score': 'DOUBLE', 'incumbent_tokens': 'INTEGER', 'candidate_tokens': 'INTEGER',

@@ -84,15 +84,15 @@ def _problems(numbers: Mapping[str, float], max_error: float) -> list[str]:
     problems = []
     if numbers["adapter_error"] > max_error:
         problems.append(
-            f"the server differs from the trainer by {numbers['adapter_error']:.4f} nats per token, limit "
-            f"{max_error:g} (on the base model by {numbers['base_error']:.4f}: if that is large too, the base "
+            f"the server differs from the trainer by {numbers['adapter_error']:.4f} nats per token, "
+            f"limit {max_error:g} (on the base model by {numbers['base_error']:.4f}: if that is large too, the base "
             "weights differ)"
         )
     low, high = _SHIFT_RANGE
     if numbers["shift_error"] > _MAX_SHIFT_ERROR:
         problems.append(
-            f"cannot tell whether the adapter is served: it moves the probes by {numbers['movement']:.4f} nats "
-            f"per token, within the noise between server and trainer ({numbers['base_error']:.4f})"
+            "cannot tell whether the adapter is served: it moves the probes by "
+            f"{numbers['movement']:.4f} nats per token, within the noise between server and trainer ({numbers['base_error']:.4f})"
         )
     elif not low <= numbers["shift"] <= high:
         problems.append(

@@ -1,1 +1,1 @@
-"""TAO stage 2: rewards without labels."""
+"""Stage 2: rewards in [0, 1] without labels, from verifiers."""

@@ -15,7 +15,12 @@ def fill(path: Path, count: int) -> None:
     journal = Journal(path)
     for number in range(count):
         journal.append(
-            at=float(number), event={"type": "E", "n": number}, state_after={"n": number}, commands=[], actor="ann", note="why"
+            at=float(number),
+            event={"type": "E", "n": number},
+            state_after={"n": number},
+            commands=[],
+            actor="ann",
+            note="why",
         )
     journal.close()
 

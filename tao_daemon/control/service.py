@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from tao_daemon import __version__
-from tao_daemon.daemon.machine import State, Transition
+from tao_daemon.control.schemas import status
 from tao_daemon.daemon.progress import ProgressBoard
 from tao_daemon.daemon.routes_board import RoutesBoard
 from tao_daemon.daemon.supervisor import Supervisor
@@ -19,16 +19,6 @@ from tao_daemon.registry.round_archive import RoundArchive
 from tao_daemon.telemetry.metrics import CONTENT_TYPE, Metrics
 
 _STATS_SECONDS = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The daemon at one moment. `buffer` is None when the store does not answer in time."""
-
-    state: State
-    buffer: BufferStats | None
-    intake: str
-    trigger: str
 
 
 class Service:
@@ -44,12 +34,14 @@ class Service:
         adapters: AdapterStore,
         metrics: Metrics,
         *,
+        mode: str,
         intake_state: Callable[[], str],
         trigger_reason: Callable[[], str],
     ) -> None:
         self._supervisor = supervisor
         self._board = board
-        self.progress = progress
+        self._progress = progress
+        self._mode = mode
         self._store = store
         self._archive = archive
         self._adapters = adapters
@@ -57,8 +49,18 @@ class Service:
         self._intake_state = intake_state
         self._trigger_reason = trigger_reason
 
-    async def snapshot(self) -> Snapshot:
-        return Snapshot(self._supervisor.state, await self._stats(), self._intake_state(), self._trigger_reason())
+    async def status(self) -> dict[str, Any]:
+        state = self._supervisor.state
+        running = state.round
+        return status(
+            state,
+            version=__version__,
+            mode=self._mode,
+            progress=self._progress.current(running.id, running.phase) if running else None,
+            buffer=await self._stats(),
+            intake=self._intake_state(),
+            trigger=self._trigger_reason(),
+        )
 
     async def submit(self, event: Event) -> str:
         """Journal and act; the note of the transition."""
@@ -96,27 +98,6 @@ class Service:
                 return await self._store.stats()
         except TimeoutError:
             return None
-
-
-def record_transition(metrics: Metrics) -> Callable[[Event, Transition], None]:
-    """A listener that keeps the metrics of rounds and rollouts."""
-    seen: list[State] = [State()]
-
-    def listen(event: Event, transition: Transition) -> None:
-        before, after = seen[0], transition.state
-        metrics.routes(after.routes)
-        metrics.running(after.round)
-        if after.last_round and after.last_round != before.last_round:
-            metrics.round_ended(after.last_round)
-        if after.rollout and after.rollout != before.rollout and not after.rollout.phase.is_open:
-            metrics.rollout_ended(after.rollout)
-        seen[0] = after
-
-    return listen
-
-
-def version() -> str:
-    return __version__
 
 
 def _lineage(record: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,274 @@
+"""The composition root: a Config becomes parts, parts become a daemon. The only file that names backends.
+
+lock → journal → buffer → parts → supervisor, scheduler, intake, control API → stop in the opposite order
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from tao_daemon import __version__
+from tao_daemon.buffer.duckdb_store import DuckDBStore
+from tao_daemon.clients.vllm import VllmClient
+from tao_daemon.config import Config
+from tao_daemon.control.auth import ensure_token
+from tao_daemon.control.http_api import build_app
+from tao_daemon.control.service import Service
+from tao_daemon.daemon.executor import Executor
+from tao_daemon.daemon.instance import sole_owner
+from tao_daemon.daemon.instruments import record_transition
+from tao_daemon.daemon.machine import Policy
+from tao_daemon.daemon.phases import Parts, RoundSettings, RoundWork
+from tao_daemon.daemon.progress import ProgressBoard
+from tao_daemon.daemon.routes_board import RoutesBoard
+from tao_daemon.daemon.scheduler import RoundScheduler
+from tao_daemon.daemon.supervisor import Supervisor
+from tao_daemon.domain.events import DaemonStarted
+from tao_daemon.domain.signals import Emit, Signal
+from tao_daemon.evaluation.evaluator import GateEvaluator
+from tao_daemon.gateway.server import run_gateway
+from tao_daemon.intake.kafka_source import KafkaSource
+from tao_daemon.learning.subprocess_trainer import SubprocessTrainer
+from tao_daemon.registry.adapter_store import DirectoryAdapterStore
+from tao_daemon.registry.journal import Journal
+from tao_daemon.registry.round_archive import RoundArchive
+from tao_daemon.rollout.vllm_fleet import VllmFleet
+from tao_daemon.sampling.vllm_sampler import VllmSampler
+from tao_daemon.scoring.scorer import VerifierScorer
+from tao_daemon.telemetry.logs import configure_logging
+from tao_daemon.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+def journal_path(config: Config) -> Path:
+    return config.daemon.data_dir / "control.db"
+
+
+def routes_path(config: Config) -> Path:
+    return config.daemon.data_dir / "routes.json"
+
+
+def policy_of(config: Config) -> Policy:
+    return Policy(config.rollout.mode, config.round.max_attempts)
+
+
+async def run_daemon(config: Config) -> None:
+    """Run until SIGTERM or SIGINT, then stop within `shutdown_seconds`."""
+    configure_logging(config.daemon.log_level)
+    with sole_owner(config.daemon.data_dir):
+        async with AsyncExitStack() as stack:
+            work = await stack.enter_async_context(_daemon(config))
+            stop = _stop_event()
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait([*work, stopping], return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            log.info("stopping")
+            for task in work:
+                if task.done():
+                    task.result()
+
+
+async def run_gateway_process(config: Config) -> None:
+    """Run a gateway until SIGTERM or SIGINT."""
+    configure_logging(config.daemon.log_level)
+    await run_gateway(config, _stop_event())
+
+
+async def import_prompts(config: Config, file: Path) -> dict[str, Any]:
+    """Buffer a file of requests; counts, and the lines that were rejected with their codes."""
+    with sole_owner(config.daemon.data_dir):
+        store = _open_store(config, emit=lambda signal: None)
+        try:
+            return await _import(config, store, file)
+        finally:
+            await asyncio.to_thread(store.close)
+
+
+async def _import(config: Config, store: DuckDBStore, file: Path) -> dict[str, Any]:
+    counts = dict.fromkeys(("train", "held_out", "excluded", "duplicates"), 0)
+    rejected: list[dict[str, Any]] = []
+    lines = read_jsonl(file, max_bytes=config.buffer.max_prompt_bytes, clock=time.time)
+    for batch in batched(lines, config.kafka.max_batch_records):
+        prompts = tuple(item for item in batch if isinstance(item, Prompt))
+        rejected += [asdict(item) for item in batch if not isinstance(item, Prompt)]
+        ingested = await asyncio.wrap_future(store.submit(Ingest(prompts, {})))
+        for name in counts:
+            counts[name] += getattr(ingested, name)
+    return {**counts, "rejected": rejected}
+
+
+async def buffer_stats(config: Config) -> dict[str, Any]:
+    """What the buffer holds, read from its file; needs the daemon stopped."""
+    with sole_owner(config.daemon.data_dir):
+        store = _open_store(config, emit=lambda signal: None)
+        try:
+            return asdict(await store.stats())
+        finally:
+            await asyncio.to_thread(store.close)
+
+
+@asynccontextmanager
+async def _daemon(config: Config) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Everything running; yields the tasks that never end by themselves."""
+    metrics, progress = Metrics(__version__), ProgressBoard()
+    listeners: list[Emit] = [metrics, progress]
+
+    def emit(signal: Signal) -> None:
+        for listener in listeners:
+            listener(signal)
+
+    async with AsyncExitStack() as stack:
+        journal = Journal(journal_path(config))
+        stack.callback(journal.close)
+        store = await asyncio.to_thread(_open_store, config, emit)
+        stack.push_async_callback(asyncio.to_thread, store.close)
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        parts = _parts(config, store, session, emit)
+        board = RoutesBoard(routes_path(config))
+        supervisor = Supervisor(
+            journal,
+            policy_of(config),
+            execute=lambda command: executor.execute(command),
+            clock=time.time,
+            listeners=[record_transition(metrics), lambda event, transition: scheduler.nudge()],
+        )
+        work = RoundWork(parts, _round_settings(config), emit=emit, clock=time.time)
+        executor = Executor(work, parts, board, post=supervisor.post, drain_seconds=config.serving.drain_seconds)
+        stack.push_async_callback(executor.stop)
+        scheduler = RoundScheduler(
+            config.round, store, state=lambda: supervisor.state, post=supervisor.post, clock=time.time
+        )
+        listeners.append(scheduler.hear)
+        source = KafkaSource(
+            config.kafka, store, max_prompt_bytes=config.buffer.max_prompt_bytes, emit=emit, clock=time.time
+        )
+        service = Service(
+            supervisor,
+            board,
+            progress,
+            store,
+            parts.archive,
+            parts.adapters,
+            metrics,
+            mode=config.rollout.mode.value,
+            intake_state=lambda: source.state if config.kafka.enabled else "off",
+            trigger_reason=lambda: scheduler.reason,
+        )
+        supervisor.post(DaemonStarted(__version__))
+        tasks = [asyncio.create_task(supervisor.run()), asyncio.create_task(scheduler.run())]
+        stack.push_async_callback(_cancel, tasks)
+        if config.kafka.enabled:
+            source.start()
+            stack.push_async_callback(asyncio.to_thread, source.stop, config.daemon.shutdown_seconds / 2)
+        await stack.enter_async_context(_control_api(config, service))
+        yield [*tasks, asyncio.ensure_future(executor.broken)]
+
+
+def _parts(config: Config, store: DuckDBStore, session: aiohttp.ClientSession, emit: Emit) -> Parts:
+    replicas = [_client(config, url, session, emit) for url in config.serving.replicas]
+    endpoint = config.sampling.endpoint
+    servers = [_client(config, endpoint, session, emit)] if endpoint else replicas
+    serving = config.serving
+    sampler = VllmSampler(
+        servers,
+        config.sampling,
+        base_model=serving.base_model,
+        answer_temperature=config.gate.temperature,
+        emit=emit,
+    )
+    scorer = VerifierScorer(config.scorers)
+    archive = RoundArchive(config.daemon.data_dir / "rounds")
+    return Parts(
+        store=store,
+        sampler=sampler,
+        scorer=scorer,
+        trainer=SubprocessTrainer(config.training, archive.training_directory),
+        evaluator=GateEvaluator(sampler, scorer, config.gate),
+        adapters=DirectoryAdapterStore(config.daemon.data_dir / "adapters", max_rank=serving.max_rank),
+        fleet=VllmFleet(
+            replicas,
+            base_model=serving.base_model,
+            max_rank=serving.max_rank,
+            max_error=serving.max_fingerprint_error,
+            path_maps=[(item.local, item.server) for item in serving.path_maps],
+        ),
+        archive=archive,
+    )
+
+
+def _client(config: Config, url: str, session: aiohttp.ClientSession, emit: Emit) -> VllmClient:
+    serving = config.serving
+    return VllmClient(
+        url,
+        api_key=serving.api_key.get_secret_value() if serving.api_key else None,
+        session=session,
+        inference_seconds=config.sampling.timeout_seconds,
+        admin_seconds=serving.request_timeout_seconds,
+        load_seconds=serving.load_timeout_seconds,
+        emit=emit,
+    )
+
+
+def _round_settings(config: Config) -> RoundSettings:
+    return RoundSettings(
+        prompts=config.round.prompts,
+        tenant_share=config.round.tenant_share,
+        held_out_prompts=config.gate.prompts,
+        min_groups=config.training.min_groups,
+        min_spread=config.training.min_spread,
+        base_seed=config.round.seed,
+        base_model=str(config.training.base_model),
+        config_digest=config.digest,
+    )
+
+
+def _open_store(config: Config, emit: Emit) -> DuckDBStore:
+    buffer = config.buffer
+    return DuckDBStore(
+        config.daemon.data_dir / "tao.duckdb",
+        held_out_fraction=buffer.held_out_fraction,
+        similarity=buffer.near_duplicate_similarity,
+        max_attempts=buffer.max_attempts,
+        min_free_disk_mib=buffer.min_free_disk_mib,
+        emit=emit,
+    )
+
+
+@asynccontextmanager
+async def _control_api(config: Config, service: Service) -> AsyncIterator[None]:
+    token = ensure_token(config.daemon.data_dir)
+    runner = web.AppRunner(build_app(service, token), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, config.control.host, config.control.port)
+        await site.start()
+        log.info("control API listens", extra={"host": config.control.host, "port": config.control.port})
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def _stop_event() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,61 @@
+"""Which of the available prompts a round gets: newest first, one per cluster, no tenant above its share.
+
+Invariant: with several tenants, none has more than max(1, floor(share x size of the claim)) prompts in it. A claim may
+therefore be smaller than asked for: a quiet second tenant limits how much of a loud one's traffic is used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tao_daemon.domain.ports import Claim
+from tao_daemon.domain.prompt import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An available prompt and its cluster."""
+
+    prompt: Prompt
+    cluster: int
+
+
+def choose(candidates: Iterable[Candidate], claim: Claim) -> list[Prompt]:
+    """The prompts of a claim, newest first; ties by identifier, so that the choice depends on the set alone."""
+    eligible = _newest_per_cluster(candidate for candidate in candidates if claim.accepts(candidate.prompt))
+    cap = _tenant_cap(Counter(prompt.tenant for prompt in eligible), claim)
+    taken: Counter[str] = Counter()
+    chosen = []
+    for prompt in eligible:
+        if len(chosen) == claim.limit:
+            break
+        if taken[prompt.tenant] < cap:
+            taken[prompt.tenant] += 1
+            chosen.append(prompt)
+    return chosen
+
+
+def _newest_per_cluster(candidates: Iterable[Candidate]) -> Sequence[Prompt]:
+    seen: set[int] = set()
+    eligible = []
+    for candidate in sorted(candidates, key=lambda each: (-each.prompt.received_at, each.prompt.id)):
+        if candidate.cluster not in seen:
+            seen.add(candidate.cluster)
+            eligible.append(candidate.prompt)
+    return eligible
+
+
+def _tenant_cap(available: Counter[str], claim: Claim) -> int:
+    """Prompts that each tenant may have, for the largest claim that respects the share."""
+    size = min(claim.limit, available.total())
+    if len(available) < 2:
+        return size
+    while size > 0:
+        cap = max(1, math.floor(claim.tenant_share * size + 1e-9))
+        if sum(min(count, cap) for count in available.values()) >= size:
+            return cap
+        size -= 1
+    return 0

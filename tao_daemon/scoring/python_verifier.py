@@ -1,0 +1,86 @@
+"""A user's own function as a scorer, in a thread, with a deadline.
+
+A thread cannot be killed: a call that overruns is left behind. At most `MAX_LEFT_BEHIND` such calls may exist;
+beyond that nothing is started until one of them ends. The threads are daemons, so none keeps the process alive.
+import at start → call in a thread → number in [0, 1] | Failure
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import importlib
+import math
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from tao_daemon.scoring.verifier import Failure, Score
+
+CONCURRENT_CALLS = 4
+MAX_LEFT_BEHIND = 8
+
+Function = Callable[[dict[str, Any], str], Any]
+
+
+def import_function(path: str) -> Function:
+    """The function at "package.module:function". Raises ValueError that says what is missing."""
+    module_name, _, name = path.partition(":")
+    if not module_name or not name:
+        raise ValueError(f'callable {path!r} is not of the form "package.module:function"')
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        # Importing runs the user's code: whatever it raises, the setting is at fault.
+        raise ValueError(f"cannot import {module_name!r}: {type(error).__name__}: {error}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ValueError(f"module {module_name!r} has no function {name!r}")
+    return function  # type: ignore[no-any-return]
+
+
+class PythonVerifier:
+    """Calls `function(request, answer)`. Use from one event loop."""
+
+    def __init__(self, function: Function, *, timeout_seconds: float) -> None:
+        self._function = function
+        self._timeout = timeout_seconds
+        self._slots = asyncio.Semaphore(CONCURRENT_CALLS)
+        self._left_behind: list[Future[Any]] = []
+
+    async def check(self, request: Mapping[str, Any], text: str) -> Score:
+        """The function's score. It gets a copy of the request, so it cannot change what is trained on."""
+        async with self._slots:
+            self._left_behind = [call for call in self._left_behind if not call.done()]
+            if len(self._left_behind) >= MAX_LEFT_BEHIND:
+                return Failure.STUCK
+            call = _start(self._function, copy.deepcopy(dict(request)), text)
+            try:
+                value = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(call)), self._timeout)
+            except TimeoutError:
+                self._left_behind.append(call)
+                return Failure.TIMEOUT
+            return value
+
+
+def _start(function: Function, request: dict[str, Any], text: str) -> Future[Score]:
+    call: Future[Score] = Future()
+
+    def run() -> None:
+        try:
+            call.set_result(_in_range(function(request, text)))
+        except BaseException:
+            # Also SystemExit: a scorer may end its own call, never the daemon.
+            call.set_result(Failure.ERROR)
+
+    threading.Thread(target=run, name="python-verifier", daemon=True).start()
+    return call
+
+
+def _in_range(value: Any) -> Score:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return Failure.OUT_OF_RANGE
+    return number if math.isfinite(number) and 0.0 <= number <= 1.0 else Failure.OUT_OF_RANGE

@@ -1,0 +1,39 @@
+"""The verifier that a request brings with it: its own `response_format`.
+
+`json_schema` → that schema; `json_object` → any object; anything else, or a schema that cannot be used → none.
+Sampling does not enforce the format (see `sampling.requests`), so that the model can learn it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from tao_daemon.scoring.json_verifier import JsonVerifier
+from tao_daemon.scoring.verifier import Verifier
+
+TIMEOUT_SECONDS = 1.0
+"""Deadline of one answer: the schema is a client's."""
+
+
+def request_verifier(request: Mapping[str, Any]) -> Verifier | None:
+    """The verifier of a request, None without one. Safe from any thread."""
+    wanted = request.get("response_format")
+    if not isinstance(wanted, Mapping):
+        return None
+    if wanted.get("type") == "json_object":
+        return _verifier('{"type": "object"}')
+    if wanted.get("type") != "json_schema" or not isinstance(wanted.get("json_schema"), Mapping):
+        return None
+    schema = wanted["json_schema"].get("schema")
+    return _verifier(json.dumps(schema, sort_keys=True)) if isinstance(schema, Mapping) else None
+
+
+@lru_cache(maxsize=32)
+def _verifier(schema: str) -> Verifier | None:
+    try:
+        return JsonVerifier(json.loads(schema), timeout_seconds=TIMEOUT_SECONDS)
+    except ValueError:
+        return None
