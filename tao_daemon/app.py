@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ from tao_daemon.daemon.routes_board import RoutesBoard
 from tao_daemon.daemon.scheduler import RoundScheduler
 from tao_daemon.daemon.supervisor import Supervisor
 from tao_daemon.domain.events import DaemonStarted
+from tao_daemon.domain.ports import Ingest
+from tao_daemon.domain.prompt import Prompt
 from tao_daemon.domain.signals import Emit, Signal
 from tao_daemon.evaluation.evaluator import GateEvaluator
 from tao_daemon.gateway.server import run_gateway
@@ -100,7 +103,7 @@ async def _import(config: Config, store: DuckDBStore, file: Path) -> dict[str, A
     counts = dict.fromkeys(("train", "held_out", "excluded", "duplicates"), 0)
     rejected: list[dict[str, Any]] = []
     lines = read_jsonl(file, max_bytes=config.buffer.max_prompt_bytes, clock=time.time)
-    for batch in batched(lines, config.kafka.max_batch_records):
+    while batch := list(islice(lines, config.kafka.max_batch_records)):
         prompts = tuple(item for item in batch if isinstance(item, Prompt))
         rejected += [asdict(item) for item in batch if not isinstance(item, Prompt)]
         ingested = await asyncio.wrap_future(store.submit(Ingest(prompts, {})))
@@ -148,7 +151,12 @@ async def _daemon(config: Config) -> AsyncIterator[list[asyncio.Task[None]]]:
         executor = Executor(work, parts, board, post=supervisor.post, drain_seconds=config.serving.drain_seconds)
         stack.push_async_callback(executor.stop)
         scheduler = RoundScheduler(
-            config.round, store, state=lambda: supervisor.state, post=supervisor.post, clock=time.time
+            config.round,
+            store,
+            gate_min_prompts=config.gate.min_prompts,
+            state=lambda: supervisor.state,
+            post=supervisor.post,
+            clock=time.time,
         )
         listeners.append(scheduler.hear)
         source = KafkaSource(

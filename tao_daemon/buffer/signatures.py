@@ -25,6 +25,8 @@ SHINGLE = 5
 _SEED = 20_25
 VERSION = f"rensa-{RMinHash.ALGORITHM_VERSION}/{SLOTS}/{SHINGLE}/{_SEED}/1"
 
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_HALF = np.uint64(32)
 _DIGITS = re.compile(r"\d+")
 
 
@@ -54,6 +56,20 @@ def normalise(text: str) -> str:
 
 
 def _signature(text: str) -> Signature:
-    hashes = RMinHash(num_perm=SLOTS, seed=_SEED)
-    hashes.update([text[start : start + SHINGLE] for start in range(max(1, len(text) - SHINGLE + 1))])
-    return np.array(hashes.digest(), dtype=np.uint32)
+    hashes = _shingle_hashes(text)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, [0, len(hashes)], SLOTS, _SEED)
+    return np.array(matrix.to_rows()[0], dtype=np.uint32)
+
+
+def _shingle_hashes(text: str) -> npt.NDArray[np.uint64]:
+    """One 64-bit hash per window of SHINGLE code points (a rolling polynomial, then mixed); text may be shorter."""
+    points = np.frombuffer(text.ljust(SHINGLE).encode("utf-32-le"), dtype="<u4").astype(np.uint64)
+    windows = len(points) - SHINGLE + 1
+    hashes = points[:windows].copy()
+    for place in range(1, SHINGLE):
+        hashes *= _MULTIPLIER
+        hashes += points[place : place + windows]
+    hashes ^= hashes >> _HALF
+    hashes *= _MULTIPLIER
+    hashes ^= hashes >> _HALF
+    return hashes

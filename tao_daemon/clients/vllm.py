@@ -98,8 +98,7 @@ class VllmClient:
         answer = await self._retry.call(lambda: self._json(call))
         try:
             return tuple(
-                ServedModel(str(card["id"]), str(card.get("root") or ""), card.get("parent"))
-                for card in answer["data"]
+                ServedModel(str(card["id"]), str(card.get("root") or ""), card.get("parent")) for card in answer["data"]
             )
         except (KeyError, TypeError, AttributeError):
             url = f"{self.base_url}{call.path}"
@@ -215,8 +214,7 @@ def _own_logprobs(answer: Mapping[str, Any], token_ids: Sequence[int], url: str)
     try:
         positions = answer["choices"][0]["prompt_logprobs"]
         values = tuple(
-            float(position[str(token)]["logprob"])
-            for position, token in zip(positions[1:], token_ids[1:], strict=True)
+            float(position[str(token)]["logprob"]) for position, token in zip(positions[1:], token_ids[1:], strict=True)
         )
     except (KeyError, IndexError, TypeError, ValueError):
         raise UpstreamError(f"{url} gave no prompt_logprobs for the tokens asked; is it vLLM?") from None

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, assert_never
 
+from tao_daemon.clients.failpoints import reach
 from tao_daemon.daemon.phases import Parts, RoundWork
 from tao_daemon.daemon.routes_board import RoutesBoard
 from tao_daemon.domain.commands import (
@@ -23,7 +24,7 @@ from tao_daemon.domain.commands import (
 )
 from tao_daemon.domain.errors import TaoError
 from tao_daemon.domain.events import AdapterVerified, Event, RoundClosed, SwapFailed
-from tao_daemon.domain.round import ClosingRound, Outcome
+from tao_daemon.domain.round import ClosingRound, Outcome, RoundState
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +75,11 @@ class Executor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _run_phase(self, running: Any) -> None:
-        self._post(await self._work.run(running))
+    async def _run_phase(self, running: RoundState) -> None:
+        reach(f"{running.phase}.begin")
+        event = await self._work.run(running)
+        reach(f"{running.phase}.end")
+        self._post(event)
 
     async def _close(self, closing: ClosingRound, round_task: asyncio.Task[None] | None) -> None:
         """Only after the round's work has truly ended; repeated until it succeeds, for nothing may leak."""
@@ -104,12 +108,14 @@ class Executor:
             await self._parts.fleet.retire(ended.candidate)
 
     async def _verify(self, adapter: str, attempt: int) -> None:
+        reach("swapping.begin")
         try:
             record = await asyncio.to_thread(self._parts.adapters.get, adapter)
             detail = await self._parts.fleet.serve(record)
         except (TaoError, OSError) as error:
             self._post(SwapFailed(adapter, attempt, str(error)))
         else:
+            reach("swapping.end")
             self._post(AdapterVerified(adapter, attempt, detail))
 
     async def _retire(self, adapter: str) -> None:

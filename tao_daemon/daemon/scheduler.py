@@ -1,7 +1,8 @@
 """Looks when something may have changed, asks the pure `decide`, and posts RoundRequested.
 
-APScheduler holds the calendar; committed batches and ended rounds make it look again; so does a slow pulse,
-for what only time changes. Jobs only post messages: a missed run is coalesced, never dropped.
+APScheduler wakes it at calendar times; committed batches and ended rounds make it look again; so does a slow
+pulse, for what only time changes. Whether the calendar is due follows from the last round's start, so that a
+tick that fired during a round, or while the daemon was down, is never lost.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.cron import CronTrigger
@@ -17,6 +19,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from tao_daemon.buffer.trigger import TriggerState, decide
 from tao_daemon.config import Round
 from tao_daemon.daemon.machine import State
+from tao_daemon.domain.errors import TaoError
 from tao_daemon.domain.events import Event, RoundRequested
 from tao_daemon.domain.ports import BufferStats, Clock, PromptStore
 from tao_daemon.domain.signals import PromptsBuffered, Signal
@@ -28,27 +31,28 @@ _STATS_SECONDS = 10.0
 
 
 class RoundScheduler:
-    """Runs on the event loop between `start` and `stop`. `reason` says why no round runs, or why one does."""
+    """Runs on the event loop. `reason` says why no round runs, or why one does."""
 
     def __init__(
         self,
         settings: Round,
         store: PromptStore,
         *,
+        gate_min_prompts: int,
         state: Callable[[], State],
         post: Callable[[Event], None],
         clock: Clock,
     ) -> None:
         self._settings = settings
         self._store = store
+        self._gate_min_prompts = gate_min_prompts
         self._state = state
         self._post = post
         self._clock = clock
+        self._started = clock()
+        self._calendar = CronTrigger.from_crontab(settings.schedule, timezone=UTC) if settings.schedule else None
         self._look = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._jobs = AsyncIOScheduler(
-            timezone="UTC", job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
-        )
         self.reason = "starting"
 
     def hear(self, signal: Signal) -> None:
@@ -62,40 +66,53 @@ class RoundScheduler:
 
     async def run(self) -> None:
         """Until cancelled."""
-        self._jobs.add_job(self._look.set, IntervalTrigger(seconds=_PULSE_SECONDS))
-        if self._settings.schedule:
-            self._jobs.add_job(self._calendar, CronTrigger.from_crontab(self._settings.schedule, timezone="UTC"))
-        self._jobs.start()
+        jobs = AsyncIOScheduler(
+            timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
+        )
+        jobs.add_job(self.nudge, IntervalTrigger(seconds=_PULSE_SECONDS))
+        if self._calendar:
+            jobs.add_job(self.nudge, self._calendar)
+        jobs.start()
         try:
             while True:
                 await self._consider()
                 await self._look.wait()
                 self._look.clear()
         finally:
-            self._jobs.shutdown(wait=False)
-
-    def _calendar(self) -> None:
-        """The due flag lives in the journaled state, so that a tick during a round is not lost."""
-        self._post(RoundRequested(f"the calendar: {self._settings.schedule}"))
+            jobs.shutdown(wait=False)
 
     async def _consider(self) -> None:
         try:
             async with asyncio.timeout(_STATS_SECONDS):
                 stats = await self._store.stats()
-        except TimeoutError:
-            self.reason = "the buffer does not answer"
+        except (TimeoutError, TaoError) as error:
+            self.reason = f"the buffer does not answer: {error}"
             return
-        decision = decide(self._clock(), self._trigger_state(stats))
+        now = self._clock()
+        decision = decide(now, self._trigger_state(stats, now))
         self.reason = decision.reason
         if decision.run:
             self._post(RoundRequested(decision.reason))
 
-    def _trigger_state(self, stats: BufferStats) -> TriggerState:
+    def _trigger_state(self, stats: BufferStats, now: float) -> TriggerState:
         state = self._state()
-        rollout_open = state.rollout is not None and state.rollout.phase.is_open
         return TriggerState(
-            fresh_prompts=stats.train_available,
-            fresh_held_out=stats.held_out_available,
-            busy=bool(state.round or state.closing or rollout_open or state.due),
-            last_round_ended=state.last_round.ended_at if state.last_round else None,
+            train_available=stats.train_available,
+            held_out_available=stats.held_out_available,
+            round_prompts=self._settings.prompts,
+            gate_min_prompts=self._gate_min_prompts,
+            min_new_prompts=self._settings.min_new_prompts,
+            min_interval_seconds=self._settings.min_interval_seconds,
+            last_round_ended_at=state.last_round.ended_at if state.last_round else None,
+            calendar_due=self._is_calendar_due(state, now),
+            round_running=bool(state.round or state.closing or state.due),
+            rollout_open=state.rollout is not None and state.rollout.phase.is_open,
         )
+
+    def _is_calendar_due(self, state: State, now: float) -> bool:
+        """Whether the calendar fired since the last round started (or since this daemon did)."""
+        if self._calendar is None:
+            return False
+        since = state.last_round.started_at if state.last_round else self._started
+        fired = self._calendar.get_next_fire_time(None, datetime.fromtimestamp(since, UTC))
+        return fired is not None and fired.timestamp() <= now

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tao_daemon.clients.failpoints import reach
 from tao_daemon.daemon.codec import decode_state, encode_command, encode_event, encode_state
 from tao_daemon.daemon.machine import Policy, State, Transition, advance
 from tao_daemon.domain.commands import Command
@@ -94,6 +95,7 @@ class Supervisor:
     def _process(self, event: Event) -> Transition:
         transition = apply_event(self._journal, self._state, event, self._policy, self._clock())
         self._state = transition.state
+        reach(f"journaled.{type(event).__name__}")
         log.info(transition.note or type(event).__name__, extra={"event_type": type(event).__name__})
         for command in transition.commands:
             self._execute(command)

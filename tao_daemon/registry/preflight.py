@@ -119,9 +119,7 @@ def check_fingerprint(fingerprint: Fingerprint) -> list[str]:
         if probe.start < 1 or expected < 1 or min(probe.token_ids) < 0:
             problems.append(f"probe {index}: start {probe.start} leaves no prompt or no completion")
         elif len(probe.adapter_logprobs) != expected or len(probe.base_logprobs) != expected:
-            problems.append(
-                f"probe {index}: {expected} completion tokens need {expected} log-probabilities, twice"
-            )
+            problems.append(f"probe {index}: {expected} completion tokens need {expected} log-probabilities, twice")
         elif not all(-math.inf < value < 0.01 for value in values):
             problems.append(f"probe {index}: a log-probability is not a finite number of at most 0")
     return problems

@@ -92,7 +92,8 @@ def _problems(numbers: Mapping[str, float], max_error: float) -> list[str]:
     if numbers["shift_error"] > _MAX_SHIFT_ERROR:
         problems.append(
             "cannot tell whether the adapter is served: it moves the probes by "
-            f"{numbers['movement']:.4f} nats per token, within the noise between server and trainer ({numbers['base_error']:.4f})"
+            f"{numbers['movement']:.4f} nats per token, too little against the noise between server and "
+            f"trainer ({numbers['base_error']:.4f})"
         )
     elif not low <= numbers["shift"] <= high:
         problems.append(

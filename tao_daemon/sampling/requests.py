@@ -39,9 +39,7 @@ _UNSHAPED = {
 """The model's own distribution: then the server's raw log-probabilities are the behaviour's."""
 
 
-def sampling_body(
-    request: Mapping[str, Any], *, model: str, completions: int, max_tokens: int, seed: int
-) -> Body:
+def sampling_body(request: Mapping[str, Any], *, model: str, completions: int, max_tokens: int, seed: int) -> Body:
     """Ask for `completions` samples with token ids and log-probabilities. Lengths in tokens."""
     body = {key: value for key, value in request.items() if key in _PROMPT_FIELDS | _END_FIELDS}
     if "tools" in body:
@@ -54,9 +52,7 @@ def sampling_body(
     return body
 
 
-def answer_body(
-    request: Mapping[str, Any], *, model: str, max_tokens: int, temperature: float, seed: int
-) -> Body:
+def answer_body(request: Mapping[str, Any], *, model: str, max_tokens: int, temperature: float, seed: int) -> Body:
     """Ask for one answer as the client would get it, at the gate's temperature."""
     body = {key: value for key, value in request.items() if key not in _NOT_FOR_ANSWERS}
     body |= {"model": model, "n": 1, "temperature": temperature, "seed": seed, "return_token_ids": True}

@@ -27,9 +27,7 @@ class Parsed:
     """Completions that were asked for and are not here."""
 
 
-def parse_completions(
-    response: Mapping[str, Any], *, expected: int, strategy: str, first_index: int
-) -> Parsed:
+def parse_completions(response: Mapping[str, Any], *, expected: int, strategy: str, first_index: int) -> Parsed:
     """Read `expected` choices of a chat or completions response, indices counted from `first_index`.
 
     Another number of choices than asked for (a request that batches several prompts) spoils them all.
@@ -73,9 +71,7 @@ def _text(choice: Mapping[str, Any]) -> str:
 
 
 def _token_ids(value: Any) -> tuple[int, ...] | None:
-    return (
-        tuple(value) if isinstance(value, list) and all(isinstance(token, int) for token in value) else None
-    )
+    return tuple(value) if isinstance(value, list) and all(isinstance(token, int) for token in value) else None
 
 
 def _logprobs(value: Any) -> tuple[float, ...] | None:

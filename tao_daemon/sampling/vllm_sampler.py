@@ -32,9 +32,7 @@ T = TypeVar("T")
 ANSWER_SEED = 0
 """Both models of a gate answer under the same seed; it matters only above temperature 0."""
 
-_PATIENT = RetryPolicy(
-    attempts=6, patience_seconds=3600.0, first_pause_seconds=0.5, longest_pause_seconds=10.0
-)
+_PATIENT = RetryPolicy(attempts=6, patience_seconds=3600.0, first_pause_seconds=0.5, longest_pause_seconds=10.0)
 """Some 15 seconds of pauses; an answer may take minutes before it fails, and is still worth asking again."""
 
 _log = logging.getLogger(__name__)
@@ -111,9 +109,7 @@ class VllmSampler:
         """Answers in order. One that the server refuses has the finish reason `REFUSED`; any other failure
         raises UpstreamError, so that a missing answer is never taken for a bad one."""
         answers: dict[int, Answer] = {}
-        jobs = (
-            self._answer(place, prompt, model or self._base_model) for place, prompt in enumerate(prompts)
-        )
+        jobs = (self._answer(place, prompt, model or self._base_model) for place, prompt in enumerate(prompts))
         async with aclosing(self._pass(jobs, len(prompts))) as results:
             async for place, answer in results:
                 answers[place] = answer
@@ -201,9 +197,7 @@ class VllmSampler:
 
     def _lose(self, kind: str, count: int, prompt: Prompt, status: int | None) -> None:
         self._emit(SamplesLost(kind, count))
-        _log.warning(
-            "samples lost", extra={"kind": kind, "count": count, "prompt_id": prompt.id, "status": status}
-        )
+        _log.warning("samples lost", extra={"kind": kind, "count": count, "prompt_id": prompt.id, "status": status})
 
 
 def _outage(prompts: int, error: UpstreamError | None) -> UpstreamError:

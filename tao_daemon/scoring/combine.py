@@ -7,15 +7,14 @@ gives everyone 0.5: ranks would blow noise up to the full range.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-def within_group(
-    scores: Sequence[Sequence[float]], weights: Sequence[float], *, min_spread: float
-) -> list[float]:
+def within_group(scores: Sequence[Sequence[float]], weights: Sequence[float], *, min_spread: float) -> list[float]:
     """Rewards in [0, 1] for training. `scores[s][i]` is scorer s's score in [0, 1] of completion i."""
     if len(scores) == 1:
         return [float(score) for score in scores[0]]
@@ -30,7 +29,7 @@ def absolute(scores: Sequence[Sequence[float]], weights: Sequence[float]) -> lis
 def ranks(scores: Sequence[float], *, min_spread: float) -> list[float]:
     """Ranks within the group from 0 (lowest) to 1 (highest), ties averaged; 0.5 each without enough spread."""
     row = np.asarray(scores, dtype=np.float64)
-    if row.size < 2 or np.ptp(row) < max(min_spread, np.finfo(np.float64).tiny):
+    if row.size < 2 or float(np.ptp(row)) < max(min_spread, sys.float_info.min):
         return [0.5] * int(row.size)
     ordered = np.sort(row)
     below: NDArray[np.intp] = np.searchsorted(ordered, row, side="left")

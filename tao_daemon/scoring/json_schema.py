@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import regex
-from jsonschema import Draft202012Validator
+from jsonschema import validators
 from jsonschema.exceptions import SchemaError
-from jsonschema.validators import extend
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
@@ -27,6 +26,10 @@ MAX_SCHEMA_UNROLLED = 20_000
 """Sum over a schema's patterns of `patterns.unrolled`."""
 MAX_UNIQUE_ITEMS = 1_000
 """`uniqueItems` compares pairwise."""
+
+# The library types itself in part only.
+_Draft: Any = validators.Draft202012Validator
+_extend: Any = validators.extend
 
 Keyword = Callable[[Any, Any, Any, Any], Iterator[Any] | None]
 
@@ -82,7 +85,7 @@ class SafeSchema:
             raise
         except TimeoutError:
             raise OutOfTime from None
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # A third-party validator on a hostile schema and answer: endless recursion, overflow, broken $id …
             raise Undecided(type(error).__name__) from None
         finally:
@@ -94,7 +97,7 @@ def _check(schema: Any) -> None:
         raise ValueError("a JSON Schema must be an object or a boolean")
     try:
         # No format checker: it would compile patterns with `re`, whose dialect is not ours.
-        Draft202012Validator.check_schema(schema, format_checker=None)
+        _Draft.check_schema(schema, format_checker=None)
     except SchemaError as error:
         raise ValueError(f"not a JSON Schema at {error.json_path}: {error.validator} is violated") from None
     except RecursionError:
@@ -134,7 +137,7 @@ def _parts(schema: Any) -> Iterator[dict[str, Any]]:
     """Every object schema in it, those behind references included, each once. Raises ValueError."""
     root = DRAFT202012.create_resource(schema)
     try:
-        waiting = [(root, Registry().with_resource("", root).resolver())]
+        waiting = [(root, Registry().resolver_with_root(root))]
         seen: set[int] = set()
         while waiting:
             resource, resolver = waiting.pop()
@@ -150,9 +153,7 @@ def _parts(schema: Any) -> Iterator[dict[str, Any]]:
                     found = resolver.lookup(reference)
                     waiting.append((DRAFT202012.create_resource(found.contents), found.resolver))
     except Unresolvable as error:
-        raise ValueError(
-            f"a JSON Schema refers to {error.ref!r}, which is not inside it; inline it"
-        ) from None
+        raise ValueError(f"a JSON Schema refers to {error.ref!r}, which is not inside it; inline it") from None
 
 
 def _metered(keyword: Keyword) -> Keyword:
@@ -177,9 +178,7 @@ def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterat
         yield from validator.descend(instance, False)
 
 
-def _pattern_properties(
-    validator: Any, subschemas: Mapping[str, Any], instance: Any, schema: Any
-) -> Iterator[Any]:
+def _pattern_properties(validator: Any, subschemas: Mapping[str, Any], instance: Any, schema: Any) -> Iterator[Any]:
     if isinstance(instance, dict):
         for pattern, subschema in subschemas.items():
             for key, value in instance.items():
@@ -187,9 +186,7 @@ def _pattern_properties(
                     yield from validator.descend(value, subschema, path=key)
 
 
-def _additional_properties(
-    validator: Any, subschema: Any, instance: Any, schema: Mapping[str, Any]
-) -> Iterator[Any]:
+def _additional_properties(validator: Any, subschema: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[Any]:
     if isinstance(instance, dict):
         patterns = schema.get("patternProperties", {})
         for key, value in instance.items():
@@ -200,19 +197,15 @@ def _additional_properties(
 def _unique_items(validator: Any, unique: bool, instance: Any, schema: Any) -> Iterator[Any] | None:
     if isinstance(instance, list) and len(instance) > MAX_UNIQUE_ITEMS:
         raise Undecided("too many items to compare")
-    errors: Iterator[Any] | None = Draft202012Validator.VALIDATORS["uniqueItems"](
-        validator, unique, instance, schema
-    )
+    errors: Iterator[Any] | None = _Draft.VALIDATORS["uniqueItems"](validator, unique, instance, schema)
     return errors
 
 
 _KEYWORDS: dict[str, Keyword] = {
-    **Draft202012Validator.VALIDATORS,
+    **_Draft.VALIDATORS,
     "pattern": _pattern,
     "patternProperties": _pattern_properties,
     "additionalProperties": _additional_properties,
     "uniqueItems": _unique_items,
 }
-_SafeValidator = extend(
-    Draft202012Validator, {name: _metered(keyword) for name, keyword in _KEYWORDS.items()}
-)
+_SafeValidator = _extend(_Draft, {name: _metered(keyword) for name, keyword in _KEYWORDS.items()})

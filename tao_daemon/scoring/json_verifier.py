@@ -52,9 +52,9 @@ class JsonVerifier:
         if whole is not _NOTHING:
             if self._schema.is_valid(whole, seconds=self._timeout):
                 return 1.0
-            return 0.3 + 0.6 * self._keys_met(whole) if isinstance(whole, dict | list) else 0.0
+            return (3 + 6 * self._keys_met(whole)) / 10 if isinstance(whole, dict | list) else 0.0
         found = _embedded(text)
-        return 0.0 if found is _NOTHING else 0.1 + 0.4 * self._keys_met(found)
+        return 0.0 if found is _NOTHING else (1 + 4 * self._keys_met(found)) / 10
 
     def _keys_met(self, value: Any) -> float:
         return self._schema.keys_met(value, seconds=self._timeout)

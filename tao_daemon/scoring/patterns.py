@@ -28,9 +28,7 @@ def compile_pattern(pattern: str) -> regex.Pattern[str]:
     if len(pattern) > MAX_LENGTH:
         raise ValueError(f"a pattern of {len(pattern)} characters exceeds {MAX_LENGTH}; shorten it")
     if unrolled(pattern) > MAX_UNROLLED:
-        raise ValueError(
-            f"a pattern whose repeat counts multiply to more than {MAX_UNROLLED}; use smaller counts"
-        )
+        raise ValueError(f"a pattern whose repeat counts multiply to more than {MAX_UNROLLED}; use smaller counts")
     try:
         return regex.compile(pattern, cache_pattern=False)
     except (regex.error, RecursionError, OverflowError) as error:

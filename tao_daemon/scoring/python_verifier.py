@@ -57,20 +57,23 @@ class PythonVerifier:
                 return Failure.STUCK
             call = _start(self._function, copy.deepcopy(dict(request)), text)
             try:
-                value = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(call)), self._timeout)
+                return await asyncio.wait_for(asyncio.wrap_future(call), self._timeout)
             except TimeoutError:
-                self._left_behind.append(call)
                 return Failure.TIMEOUT
-            return value
+            finally:
+                if not call.done():
+                    self._left_behind.append(call)
 
 
 def _start(function: Function, request: dict[str, Any], text: str) -> Future[Score]:
     call: Future[Score] = Future()
+    # From here on nobody can cancel it: it is done when the function is.
+    call.set_running_or_notify_cancel()
 
     def run() -> None:
         try:
             call.set_result(_in_range(function(request, text)))
-        except BaseException:
+        except BaseException:  # noqa: BLE001
             # Also SystemExit: a scorer may end its own call, never the daemon.
             call.set_result(Failure.ERROR)
 

@@ -86,14 +86,10 @@ class ConfiguredScorer:
         table = [[await entry.check(prompt.request, text) for text in texts] for entry in entries]
         for entry, row in zip(entries, table, strict=True):
             _report_failures(entry.name, prompt.id, row)
-        good = [
-            place for place in range(len(texts)) if not any(isinstance(row[place], Failure) for row in table)
-        ]
+        good = [place for place in range(len(texts)) if not any(isinstance(row[place], Failure) for row in table)]
         if not good:
             return [None] * len(texts)
-        rewards = combine(
-            [[float(row[place]) for place in good] for row in table], [e.weight for e in entries]
-        )
+        rewards = combine([[float(row[place]) for place in good] for row in table], [e.weight for e in entries])
         found = dict(zip(good, rewards, strict=True))
         return [found.get(place) for place in range(len(texts))]
 
@@ -101,9 +97,7 @@ class ConfiguredScorer:
 def _report_failures(name: str, prompt_id: str, row: Sequence[Score]) -> None:
     failures = Counter(score.value for score in row if isinstance(score, Failure))
     if failures:
-        _log.warning(
-            "scorer failed", extra={"scorer": name, "prompt_id": prompt_id, "failures": dict(failures)}
-        )
+        _log.warning("scorer failed", extra={"scorer": name, "prompt_id": prompt_id, "failures": dict(failures)})
 
 
 def _entry(config: ScorerConfig) -> _Entry:
