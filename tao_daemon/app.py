@@ -39,8 +39,9 @@ from tao_daemon.domain.events import DaemonStarted
 from tao_daemon.domain.ports import Ingest
 from tao_daemon.domain.prompt import Prompt
 from tao_daemon.domain.signals import Emit, Signal
-from tao_daemon.evaluation.evaluator import GateEvaluator
+from tao_daemon.evaluation.evaluator import Evaluator
 from tao_daemon.gateway.server import run_gateway
+from tao_daemon.intake.importing import read_jsonl
 from tao_daemon.intake.kafka_source import KafkaSource
 from tao_daemon.learning.subprocess_trainer import SubprocessTrainer
 from tao_daemon.registry.adapter_store import DirectoryAdapterStore
@@ -48,7 +49,7 @@ from tao_daemon.registry.journal import Journal
 from tao_daemon.registry.round_archive import RoundArchive
 from tao_daemon.rollout.vllm_fleet import VllmFleet
 from tao_daemon.sampling.vllm_sampler import VllmSampler
-from tao_daemon.scoring.scorer import VerifierScorer
+from tao_daemon.scoring.scorer import ConfiguredScorer
 from tao_daemon.telemetry.logs import configure_logging
 from tao_daemon.telemetry.metrics import Metrics
 
@@ -196,21 +197,21 @@ def _parts(config: Config, store: DuckDBStore, session: aiohttp.ClientSession, e
         answer_temperature=config.gate.temperature,
         emit=emit,
     )
-    scorer = VerifierScorer(config.scorers)
+    scorer = ConfiguredScorer(config.scorers, min_spread=config.training.min_spread)
     archive = RoundArchive(config.daemon.data_dir / "rounds")
     return Parts(
         store=store,
         sampler=sampler,
         scorer=scorer,
         trainer=SubprocessTrainer(config.training, archive.training_directory),
-        evaluator=GateEvaluator(sampler, scorer, config.gate),
+        evaluator=Evaluator(sampler, scorer, config.gate),
         adapters=DirectoryAdapterStore(config.daemon.data_dir / "adapters", max_rank=serving.max_rank),
         fleet=VllmFleet(
             replicas,
             base_model=serving.base_model,
             max_rank=serving.max_rank,
             max_error=serving.max_fingerprint_error,
-            path_maps=[(item.local, item.server) for item in serving.path_maps],
+            path_maps=serving.path_maps,
         ),
         archive=archive,
     )

@@ -28,7 +28,7 @@ def choose(candidates: Iterable[Candidate], claim: Claim) -> list[Prompt]:
     eligible = _newest_per_cluster(candidate for candidate in candidates if claim.accepts(candidate.prompt))
     cap = _tenant_cap(Counter(prompt.tenant for prompt in eligible), claim)
     taken: Counter[str] = Counter()
-    chosen = []
+    chosen: list[Prompt] = []
     for prompt in eligible:
         if len(chosen) == claim.limit:
             break

@@ -107,6 +107,7 @@ class RoundScheduler:
             calendar_due=self._is_calendar_due(state, now),
             round_running=bool(state.round or state.closing or state.due),
             rollout_open=state.rollout is not None and state.rollout.phase.is_open,
+            paused=False,
         )
 
     def _is_calendar_due(self, state: State, now: float) -> bool:

@@ -1,1 +1,1 @@
-"""The gate: a candidate against the incumbent on held-out prompts."""
+"""The gate: candidate against incumbent on fresh held-out prompts."""

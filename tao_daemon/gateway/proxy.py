@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -29,7 +27,7 @@ from tao_daemon.gateway.routing import (
     parse_request,
     versions,
 )
-from tao_daemon.gateway.upstreams import Answer, Upstreams
+from tao_daemon.gateway.upstreams import Answer, Ask, Upstreams
 
 VERSION_HEADER = "X-Tao-Version"
 _PASSED_ON = ("X-Request-Id", "Traceparent", "Tracestate")
@@ -42,7 +40,8 @@ class _Outcome:
     """How a request ended, for the meters."""
 
     kind: Kind | None = None
-    status: str = "cancelled"
+    status: str = "5xx"
+    """What a bug would leave: aiohttp then answers 500."""
 
 
 class Proxy:
@@ -83,10 +82,10 @@ class Proxy:
         started, outcome = clock(), _Outcome()
         self._meters.in_flight.inc()
         try:
-            response = await self._answer(request, started + self._request_seconds, outcome)
-            if outcome.status == "cancelled":
-                outcome.status = f"{response.status // 100}xx"
-            return response
+            return await self._answer(request, started + self._request_seconds, outcome)
+        except (asyncio.CancelledError, ConnectionResetError):
+            outcome.status = "cancelled"
+            raise
         finally:
             self._meters.in_flight.dec()
             self._meters.ended(outcome.kind, outcome.status, clock() - started)
@@ -106,18 +105,22 @@ class Proxy:
         return web.Response(body=self._meters.exposition(), content_type="text/plain", charset="utf-8")
 
     async def _answer(self, request: web.Request, deadline: float, outcome: _Outcome) -> web.StreamResponse:
+        response: web.StreamResponse
         try:
             body = parse_request(await _read(request, deadline), self._public_model)
             candidates = versions(self._routes(), self._base_model)
-            async with self._upstreams.ask(request.path, body, _headers(request), candidates, deadline) as answer:
+            ask = Ask(request.path, body, _headers(request), deadline)
+            async with self._upstreams.answer(ask, candidates) as answer:
                 outcome.kind = answer.version.kind
                 return await self._relay(request, answer, deadline, outcome)
         except RequestRefused as error:
-            return _error(error.status, str(error), "invalid_request_error", error.code)
+            response = _error(error.status, str(error), "invalid_request_error", error.code)
         except UpstreamTimeout as error:
-            return _error(504, str(error), "server_error", "upstream_timeout")
+            response = _error(504, str(error), "server_error", "upstream_timeout")
         except UpstreamError as error:
-            return _error(502, str(error), "server_error", "upstream_unavailable")
+            response = _error(502, str(error), "server_error", "upstream_unavailable")
+        outcome.status = f"{response.status // 100}xx"
+        return response
 
     async def _relay(
         self, request: web.Request, answer: Answer, deadline: float, outcome: _Outcome
@@ -131,6 +134,7 @@ class Proxy:
         renamer = ModelRenamer(answer.version, self._public_model)
         if upstream.content_type != "text/event-stream":
             body = renamer.whole(await _next(upstream.read))
+            outcome.status = f"{upstream.status // 100}xx"
             return web.Response(status=upstream.status, body=body, headers=headers)
         headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         response = web.StreamResponse(status=upstream.status, headers=headers)
@@ -138,8 +142,12 @@ class Proxy:
         try:
             async with asyncio.timeout_at(deadline):
                 while chunk := await _next(upstream.content.readany):
-                    await response.write(renamer.feed(chunk))
-                await response.write(renamer.flush())
+                    if lines := renamer.feed(chunk):
+                        await response.write(lines)
+                if rest := renamer.flush():
+                    await response.write(rest)
+                await response.write_eof()
+            outcome.status = f"{upstream.status // 100}xx"
         except (UpstreamError, TimeoutError):
             outcome.status = "cut"
             await _say_that_it_ends(request, response)
@@ -152,6 +160,8 @@ async def _read(request: web.Request, deadline: float) -> bytes:
             return await request.read()
     except TimeoutError:
         raise RequestRefused(408, "request_timeout", "The request body did not arrive in time.") from None
+    except web.HTTPRequestEntityTooLarge:
+        raise RequestRefused(413, "request_too_large", "The request body is larger than this gateway takes.") from None
 
 
 async def _next(read: Callable[[], Awaitable[bytes]]) -> bytes:

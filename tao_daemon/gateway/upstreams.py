@@ -8,9 +8,10 @@ version after version, replica after replica → the first that has it → an op
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -31,6 +32,19 @@ class _Replica:
     url: str
     in_flight: int = 0
     resting_until: float = 0.0
+
+
+@dataclass(slots=True)
+class Ask:
+    """One client request on its way. `deadline` in the loop's time."""
+
+    path: str
+    body: Mapping[str, Any]
+    headers: Mapping[str, str]
+    deadline: float
+    unreachable: set[str] = field(default_factory=set)
+    """Replicas that gave no answer to this request."""
+    breaks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,46 +68,41 @@ class Upstreams:
         self._turn = 0
 
     @asynccontextmanager
-    async def ask(
-        self,
-        path: str,
-        body: Mapping[str, Any],
-        headers: Mapping[str, str],
-        candidates: Sequence[Version],
-        deadline: float,
-    ) -> AsyncIterator[Answer]:
+    async def answer(self, ask: Ask, candidates: Sequence[Version]) -> AsyncIterator[Answer]:
         """The first version that a reachable replica has. Leaving the block ends the upstream request.
 
-        `deadline` in the loop's time. Raises UpstreamTimeout, or UpstreamError when no replica answers.
+        Raises UpstreamTimeout, or UpstreamError when no replica answers.
         """
-        unreachable: set[str] = set()
         for version in candidates:
-            payload = rewrite(body, version)
-            for replica in self._order():
-                if replica.url in unreachable:
-                    continue
-                replica.in_flight += 1
-                try:
-                    response = await self._post(replica, path, payload, headers, _timeout(body, deadline))
-                    if response is None:
-                        unreachable.add(replica.url)
-                    elif response.status == 404:
-                        # On these routes: the replica does not have the model, perhaps since a restart.
-                        response.close()
-                    else:
-                        try:
-                            yield Answer(version, response)
-                        finally:
-                            response.close()
-                        return
-                finally:
-                    replica.in_flight -= 1
-            if len(unreachable) == len(self._replicas):
-                raise UpstreamError("No model server answers; see the gateway's tao_gateway_unreachable_replicas.")
+            async with self._first_with(version, ask) as response:
+                if response is not None:
+                    yield Answer(version, response)
+                    return
+            if len(ask.unreachable) == len(self._replicas):
+                raise UpstreamError("No model server answers.")
             self._meters.fell_back(version.kind)
-        raise UpstreamError(
-            "No model server knows the base model; compare serving.base_model with --served-model-name."
-        )
+        raise UpstreamError("No model server knows the base model; does --served-model-name match the gateway's?")
+
+    @asynccontextmanager
+    async def _first_with(self, version: Version, ask: Ask) -> AsyncIterator[aiohttp.ClientResponse | None]:
+        """A response from a replica that has the version, or None."""
+        payload = rewrite(ask.body, version)
+        queue = deque(replica for replica in self._order() if replica.url not in ask.unreachable)
+        while queue:
+            replica = queue.popleft()
+            try:
+                async with self._post(replica, payload, ask) as response:
+                    # On these routes 404 says that the model is not there, perhaps since a restart.
+                    if response is not None and response.status != 404:
+                        yield response
+                        return
+            except _Broken:
+                # An idle connection may close just as it is used; twice, the request itself may kill servers.
+                ask.breaks += 1
+                if ask.breaks > 1:
+                    raise UpstreamError("The model servers broke the connection.") from None
+                queue.append(replica)
+        yield None
 
     def _order(self) -> list[_Replica]:
         now = asyncio.get_running_loop().time()
@@ -105,30 +114,50 @@ class Upstreams:
         )
         return [self._replicas[index] for index in order]
 
-    async def _post(
-        self, replica: _Replica, path: str, payload: bytes, headers: Mapping[str, str], timeout: aiohttp.ClientTimeout
-    ) -> aiohttp.ClientResponse | None:
-        """The response's head, or None when there is no connection or it broke before an answer."""
+    @asynccontextmanager
+    async def _post(self, replica: _Replica, payload: bytes, ask: Ask) -> AsyncIterator[aiohttp.ClientResponse | None]:
+        """The response's head; None without a connection. Raises _Broken, UpstreamTimeout."""
+        replica.in_flight += 1
+        response = None
         try:
-            return await self._session.post(
-                replica.url + path,
+            response = await self._session.post(
+                replica.url + ask.path,
                 data=payload,
-                headers={**headers, **self._authorization},
-                timeout=timeout,
+                headers={**ask.headers, **self._authorization},
+                timeout=_timeout(ask),
                 allow_redirects=False,
             )
-        except aiohttp.ConnectionTimeoutError:
-            pass
+        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError):
+            ask.unreachable.add(replica.url)
+            self._rest(replica)
         except TimeoutError:
             raise UpstreamTimeout("The model server did not answer in time.") from None
         except (aiohttp.ClientError, OSError):
-            pass
+            self._rest(replica)
+            raise _Broken from None
+        finally:
+            if response is None:
+                replica.in_flight -= 1
+        if response is None:
+            yield None
+            return
+        try:
+            yield response
+        finally:
+            replica.in_flight -= 1
+            # Closes the connection unless the body was read to its end: so the server stops generating.
+            response.release()
+
+    def _rest(self, replica: _Replica) -> None:
         replica.resting_until = asyncio.get_running_loop().time() + _REST_SECONDS
         self._meters.unreachable()
-        return None
 
 
-def _timeout(body: Mapping[str, Any], deadline: float) -> aiohttp.ClientTimeout:
-    left = max(0.001, deadline - asyncio.get_running_loop().time())
-    idle = IDLE_SECONDS if body.get("stream") else None
+class _Broken(Exception):
+    """The connection broke after the request was sent and before an answer."""
+
+
+def _timeout(ask: Ask) -> aiohttp.ClientTimeout:
+    left = max(0.001, ask.deadline - asyncio.get_running_loop().time())
+    idle = IDLE_SECONDS if ask.body.get("stream") else None
     return aiohttp.ClientTimeout(total=left, sock_connect=_CONNECT_SECONDS, sock_read=idle)

@@ -30,7 +30,13 @@ class DeadLetter:
 
 
 def dead_letter(
-    *, code: str, topic: str, partition: int, offset: int, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]
+    *,
+    code: str,
+    topic: str,
+    partition: int,
+    offset: int,
+    value: bytes | None,
+    headers: Sequence[tuple[str, bytes | None]],
 ) -> DeadLetter:
     """The dead letter of the record at `topic`/`partition`/`offset`, refused for `code`."""
     why = (

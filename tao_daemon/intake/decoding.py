@@ -113,7 +113,9 @@ def _check_text(text: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise RecordError("bad_text", "a string in the JSON holds half of a surrogate pair; send whole characters") from None
+        raise RecordError(
+            "bad_text", "a string in the JSON holds half of a surrogate pair; send whole characters"
+        ) from None
 
 
 def _named_headers(headers: Headers) -> dict[str, str]:

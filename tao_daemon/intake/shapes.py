@@ -79,7 +79,9 @@ def _has_function_name(item: Any) -> bool:
 
 def _check_bare_prompt(prompt: Any) -> None:
     if not isinstance(prompt, str) or not prompt:
-        raise RecordError("bad_prompt", "prompt must be non-empty text; lists and token ids are not one production input")
+        raise RecordError(
+            "bad_prompt", "prompt must be non-empty text; lists and token ids are not one production input"
+        )
 
 
 def _check_fields(request: Mapping[str, Any]) -> None:

@@ -16,8 +16,8 @@ from tao_daemon.domain.adapter import Fingerprint
 MIN_TOKENS = 8
 """Completion tokens over all probes, below which nothing is concluded."""
 _SHIFT_RANGE = (0.5, 1.5)
-_MAX_SHIFT_ERROR = 0.2
-"""Standard error of the shift. Above it, 0 and 1 are not 5 standard errors apart."""
+_MAX_SHIFT_ERROR = 0.1
+"""Standard error of the shift: an ignored adapter would have to be 5 of them off to be taken for a served one."""
 
 
 @dataclass(frozen=True, slots=True)

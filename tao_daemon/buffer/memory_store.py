@@ -1,0 +1,128 @@
+"""A prompt buffer that keeps everything in memory: for tests of other rooms, under the same contract tests."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from tao_daemon.buffer.clusters import ClusterIndex
+from tao_daemon.buffer.ingesting import counted, unseen
+from tao_daemon.buffer.selection import Candidate, choose
+from tao_daemon.buffer.signatures import fingerprint
+from tao_daemon.domain.errors import PromptStoreError
+from tao_daemon.domain.ports import BufferStats, Claim, Ingest, Ingested
+from tao_daemon.domain.prompt import Prompt, Split
+from tao_daemon.domain.signals import Emit, PromptsBuffered, discard
+
+
+@dataclass(slots=True)
+class _Row:
+    prompt: Prompt
+    split: Split
+    cluster: int | None
+    state: str = "fresh"
+    attempts: int = 0
+
+
+class MemoryStore:
+    """Implements `domain.ports.PromptStore`. Nothing survives the process."""
+
+    def __init__(
+        self,
+        *,
+        held_out_fraction: float = 0.2,
+        similarity: float = 0.7,
+        max_attempts: int = 3,
+        emit: Emit = discard,
+        salt: str = "",
+    ) -> None:
+        self._index = ClusterIndex(similarity=similarity, held_out_fraction=held_out_fraction, salt=salt)
+        self._max_attempts = max_attempts
+        self._emit = emit
+        self._lock = threading.Lock()
+        self._rows: dict[str, _Row] = {}
+        self._offsets: dict[tuple[str, int], int] = {}
+        self._claims: dict[tuple[int, Split], list[Prompt]] = {}
+        self._ended: set[int] = set()
+        self._burned: set[int | None] = set()
+
+    def submit(self, batch: Ingest) -> Future[Ingested]:
+        with self._lock:
+            result = self._ingest(batch)
+        if batch.prompts:
+            self._emit(PromptsBuffered(result.train, result.held_out, result.excluded, result.duplicates))
+        done: Future[Ingested] = Future()
+        done.set_result(result)
+        return done
+
+    async def next_offsets(self, topic: str) -> Mapping[int, int]:
+        with self._lock:
+            return {partition: offset for (name, partition), offset in self._offsets.items() if name == topic}
+
+    async def stats(self) -> BufferStats:
+        with self._lock:
+            splits = [row.split for row in self._rows.values()]
+            return BufferStats(
+                train=splits.count(Split.TRAIN),
+                train_available=len(self._available(Split.TRAIN)),
+                held_out=splits.count(Split.HELD_OUT),
+                held_out_available=len(self._available(Split.HELD_OUT)),
+                excluded=splits.count(Split.EXCLUDED),
+                clusters=len(self._index),
+            )
+
+    async def claim_training(self, claim: Claim) -> Sequence[Prompt]:
+        with self._lock:
+            chosen = self._claim(claim, Split.TRAIN)
+            for prompt in chosen:
+                self._rows[prompt.id].state = "claimed"
+            return chosen
+
+    async def claim_held_out(self, claim: Claim) -> Sequence[Prompt]:
+        with self._lock:
+            chosen = self._claim(claim, Split.HELD_OUT)
+            self._burned |= {self._rows[prompt.id].cluster for prompt in chosen}
+            return chosen
+
+    async def release(self, round_id: int, *, consumed: bool) -> None:
+        with self._lock:
+            if round_id in self._ended:
+                return
+            self._ended.add(round_id)
+            for prompt in self._claims.get((round_id, Split.TRAIN), ()):
+                row = self._rows[prompt.id]
+                row.state = "used" if consumed else "fresh"
+                row.attempts += 0 if consumed else 1
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def _ingest(self, batch: Ingest) -> Ingested:
+        prompts = unseen(batch.prompts, self._rows.keys())
+        assignments = self._index.assign([fingerprint(prompt) for prompt in prompts])
+        for prompt, assignment in zip(prompts, assignments, strict=True):
+            self._rows[prompt.id] = _Row(prompt, assignment.split, assignment.cluster)
+        for place, offset in batch.next_offsets.items():
+            self._offsets[place] = max(offset, self._offsets.get(place, 0))
+        return counted(assignments, duplicates=len(batch.prompts) - len(prompts))
+
+    def _claim(self, claim: Claim, split: Split) -> list[Prompt]:
+        if claim.round in self._ended:
+            raise PromptStoreError(f"round {claim.round} has ended and claims nothing more; start a new round")
+        key = (claim.round, split)
+        if key not in self._claims:
+            self._claims[key] = choose(self._available(split), claim)
+        return self._claims[key]
+
+    def _available(self, split: Split) -> list[Candidate]:
+        return [
+            Candidate(row.prompt, row.cluster)
+            for row in self._rows.values()
+            if row.split is split
+            and row.state == "fresh"
+            and row.attempts < self._max_attempts
+            and row.cluster is not None
+            and row.cluster not in self._burned
+        ]

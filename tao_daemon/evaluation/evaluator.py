@@ -1,0 +1,104 @@
+"""Asks incumbent and candidate the same held-out prompts, scores every answer alone, and has the gate judge.
+
+Scores are absolute (never ranks within a group). A prompt that the server refuses or a scorer fails on is left
+out for both and counted. With too few prompts nothing is asked.
+prompts → both answers, a batch at a time → scores → pairs → verdict
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tao_daemon.config import Gate
+from tao_daemon.domain.completion import REFUSED, Answer
+from tao_daemon.domain.ports import Sampler
+from tao_daemon.domain.prompt import Prompt
+from tao_daemon.domain.report import Pair, Verdict
+from tao_daemon.evaluation.gate import Limits, judge, too_few
+
+BATCH_PROMPTS = 32
+"""Both models answer a batch before the next one: progress shows, and neither has a busier hour to itself."""
+
+_log = logging.getLogger(__name__)
+
+
+class AnswerScorer(Protocol):
+    async def absolute(self, prompt: Prompt, texts: Sequence[str]) -> Sequence[float | None]:
+        """One score in [0, 1] per text, comparable between prompts; None where scoring failed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A verdict and what it rests on. `answers` are for the round's archive only, and never printed."""
+
+    verdict: Verdict
+    pairs: tuple[Pair, ...] = ()
+    answers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """(incumbent, candidate) texts, in the order of `pairs`."""
+
+
+class Evaluator:
+    """Runs one gate at a time."""
+
+    def __init__(self, sampler: Sampler, scorer: AnswerScorer, gate: Gate) -> None:
+        self._sampler = sampler
+        self._scorer = scorer
+        self._limits = Limits(
+            min_prompts=gate.min_prompts,
+            confidence=gate.confidence,
+            resamples=gate.resamples,
+            min_differing_pairs=gate.min_differing_pairs,
+            max_length_ratio=gate.max_length_ratio,
+            max_truncation_increase=gate.max_truncation_increase,
+        )
+
+    async def evaluate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        incumbent: str | None,
+        candidate: str,
+        seed: int,
+        progress: Callable[[int, int], None],
+    ) -> Evaluation:
+        """Judge `candidate` against `incumbent` (None: the base model). `progress` gets prompts done and in
+        all. Raises UpstreamError when an answer cannot be had."""
+        if (verdict := too_few(len(prompts), self._limits)) is not None:
+            return Evaluation(verdict)
+        found: list[tuple[Pair, tuple[str, str]]] = []
+        for start in range(0, len(prompts), BATCH_PROMPTS):
+            batch = prompts[start : start + BATCH_PROMPTS]
+            before = await self._sampler.answer(batch, model=incumbent)
+            after = await self._sampler.answer(batch, model=candidate)
+            for prompt, old, new in zip(batch, before, after, strict=True):
+                pair = await self._pair(prompt, old, new)
+                if pair is not None:
+                    found.append((pair, (old.text, new.text)))
+            progress(start + len(batch), len(prompts))
+        pairs = tuple(pair for pair, _ in found)
+        # Some tenths of a second of arithmetic.
+        verdict = await asyncio.to_thread(judge, pairs, self._limits, available=len(prompts), seed=seed)
+        return Evaluation(verdict, pairs, tuple(texts for _, texts in found))
+
+    async def _pair(self, prompt: Prompt, old: Answer, new: Answer) -> Pair | None:
+        if REFUSED in (old.finish_reason, new.finish_reason):
+            _log.warning("held-out prompt refused", extra={"prompt_id": prompt.id})
+            return None
+        before, after = await self._scorer.absolute(prompt, [old.text, new.text])
+        if before is None or after is None:
+            _log.warning("held-out prompt not scored", extra={"prompt_id": prompt.id})
+            return None
+        return Pair(
+            prompt_id=prompt.id,
+            incumbent_score=before,
+            candidate_score=after,
+            incumbent_tokens=old.completion_tokens,
+            candidate_tokens=new.completion_tokens,
+            incumbent_truncated=old.finish_reason == "length",
+            candidate_truncated=new.finish_reason == "length",
+        )

@@ -1,0 +1,161 @@
+"""The gate's verdict from paired scores: pass, fail or inconclusive, in words and numbers.
+
+pass          the gain is above 0 by both bootstraps, enough pairs differ, and every guard holds
+fail          the candidate is worse (upper bound below 0), or a guard is broken
+inconclusive  anything else, and final for the candidate: nothing is extended until it passes
+Guards: length and truncation, so that a candidate cannot win by writing more or by being cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from tao_daemon.domain.report import Decision, Interval, Pair, Verdict
+from tao_daemon.evaluation.statistics import BootstrapIntervals, bootstrap_mean
+
+RECOMMENDED_PAIRS = 200
+"""For scores from a verifier."""
+MAX_DROPPED = 0.1
+"""Largest fraction of prompts that may go unscored before the rest no longer stands for them."""
+
+_SAME = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the gate demands. See the [gate] section of the configuration."""
+
+    min_prompts: int
+    confidence: float
+    resamples: int
+    min_differing_pairs: int
+    max_length_ratio: float
+    max_truncation_increase: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """One criterion: refuted or not, met or not, and how it reads."""
+
+    text: str
+    met: bool
+    refuted: bool = False
+
+
+def too_few(available: int, limits: Limits) -> Verdict | None:
+    """The verdict that is due before any answer is asked for or any score is opened."""
+    if available >= limits.min_prompts:
+        return None
+    reason = (
+        f"{available} held-out prompts, fewer than gate.min_prompts ({limits.min_prompts}); "
+        "wait for traffic or lower it"
+    )
+    return Verdict(Decision.INCONCLUSIVE, (reason,), {"available": float(available)})
+
+
+def judge(pairs: Sequence[Pair], limits: Limits, *, available: int, seed: int) -> Verdict:
+    """Judge a candidate by its scored pairs. `available` prompts were claimed; those not in `pairs` could not
+    be answered or scored. The same pairs in the same order and the same seed give the same verdict."""
+    assert len(pairs) <= available
+    if (verdict := too_few(available, limits)) is not None:
+        return verdict
+    dropped = available - len(pairs)
+    if not pairs or dropped > MAX_DROPPED * available:
+        reason = (
+            f"{dropped} of {available} prompts could not be answered or scored, more than {MAX_DROPPED:.0%}; "
+            "see the log for scorer failures and refused prompts"
+        )
+        numbers = {"available": float(available), "pairs": float(len(pairs)), "dropped": float(dropped)}
+        return Verdict(Decision.INCONCLUSIVE, (reason,), numbers)
+    return _judge(pairs, limits, dropped, seed)
+
+
+def _judge(pairs: Sequence[Pair], limits: Limits, dropped: int, seed: int) -> Verdict:
+    gain = _bootstrap([pair.difference for pair in pairs], (-1.0, 1.0), limits, seed)
+    numbers = _numbers(pairs, limits, gain, seed)
+    numbers |= {"available": float(len(pairs) + dropped), "dropped": float(dropped)}
+    findings = [
+        _gain(gain, len(pairs)),
+        _differing(int(numbers["differing_pairs"]), limits.min_differing_pairs),
+        _guard("length ratio", numbers["length_ratio"], limits.max_length_ratio),
+        _guard("truncation increase", numbers["truncation_increase"], limits.max_truncation_increase),
+    ]
+    if any(finding.refuted for finding in findings):
+        decision = Decision.FAIL
+    else:
+        decision = Decision.PASS if all(finding.met for finding in findings) else Decision.INCONCLUSIVE
+    # The gain always comes first; what stands in the way of a pass comes before what does not.
+    ordered = [findings[0], *sorted(findings[1:], key=lambda finding: finding.met)]
+    return Verdict(decision, (*(f.text for f in ordered), *_notes(len(pairs), dropped)), numbers)
+
+
+def _gain(gain: BootstrapIntervals, pairs: int) -> _Finding:
+    interval, surer = gain.percentile, gain.studentised
+    figures = f"{gain.mean:+.2f} {_range(interval)} over {pairs} pairs"
+    if interval.high < 0.0:
+        return _Finding(f"worse: gain {figures}", met=False, refuted=True)
+    if interval.low <= 0.0:
+        return _Finding(f"no sure gain: {figures}", met=False)
+    if surer.low <= 0.0:
+        return _Finding(f"no sure gain: {figures}, but studentised {_range(surer)}: rare losses weigh", met=False)
+    return _Finding(f"gain {figures}", met=True)
+
+
+def _differing(differing: int, least: int) -> _Finding:
+    if differing >= least:
+        return _Finding(f"{differing} pairs differ, at least {least} needed", met=True)
+    return _Finding(f"only {differing} pairs differ, {least} needed", met=False)
+
+
+def _guard(name: str, value: float, limit: float) -> _Finding:
+    if value <= limit:
+        return _Finding(f"{name} {value:.2f}, at most {limit:.2f}", met=True)
+    return _Finding(f"{name} {value:.2f} exceeds {limit:.2f}", met=False, refuted=True)
+
+
+def _notes(pairs: int, dropped: int) -> list[str]:
+    notes = []
+    if pairs < RECOMMENDED_PAIRS:
+        notes.append(f"{pairs} pairs, fewer than the {RECOMMENDED_PAIRS} recommended for a verifier")
+    if dropped:
+        notes.append(f"{dropped} prompts left out: not answered or not scored")
+    return notes
+
+
+def _numbers(pairs: Sequence[Pair], limits: Limits, gain: BootstrapIntervals, seed: int) -> dict[str, float]:
+    incumbent = _bootstrap([pair.incumbent_score for pair in pairs], (0.0, 1.0), limits, seed)
+    candidate = _bootstrap([pair.candidate_score for pair in pairs], (0.0, 1.0), limits, seed)
+    return {
+        "incumbent_score": incumbent.mean,
+        "incumbent_score_low": incumbent.percentile.low,
+        "incumbent_score_high": incumbent.percentile.high,
+        "candidate_score": candidate.mean,
+        "candidate_score_low": candidate.percentile.low,
+        "candidate_score_high": candidate.percentile.high,
+        "difference": gain.mean,
+        "difference_low": gain.percentile.low,
+        "difference_high": gain.percentile.high,
+        "studentised_low": gain.studentised.low,
+        "studentised_high": gain.studentised.high,
+        "pairs": float(len(pairs)),
+        "differing_pairs": float(sum(abs(pair.difference) > _SAME for pair in pairs)),
+        "length_ratio": _length_ratio(pairs),
+        "truncation_increase": fmean(pair.candidate_truncated - pair.incumbent_truncated for pair in pairs),
+        "confidence": limits.confidence,
+    }
+
+
+def _bootstrap(values: Sequence[float], support: tuple[float, float], limits: Limits, seed: int) -> BootstrapIntervals:
+    return bootstrap_mean(values, support=support, confidence=limits.confidence, resamples=limits.resamples, seed=seed)
+
+
+def _length_ratio(pairs: Sequence[Pair]) -> float:
+    """Mean candidate length over mean incumbent length; an incumbent mean below one token counts as one."""
+    incumbent = fmean(pair.incumbent_tokens for pair in pairs)
+    return fmean(pair.candidate_tokens for pair in pairs) / max(incumbent, 1.0)
+
+
+def _range(interval: Interval) -> str:
+    return f"[{interval.low:+.2f}, {interval.high:+.2f}]"

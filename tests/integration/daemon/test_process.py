@@ -1,0 +1,151 @@
+"""The daemon as its users run it: a process with a real broker, without a model server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+NEEDLE = "needle-7f3a1c-secret-prompt"
+CHANGES = ("/v1/rounds", "/v1/rounds/cancel", "/v1/rollout/approve", "/v1/rollout/abort", "/v1/rollout/undo")
+
+
+def prompts(count: int, start: int = 0) -> list[dict[str, Any]]:
+    """Distinct requests that are no near-duplicates of one another."""
+    words = ["river", "engine", "violin", "harbour", "pepper", "lantern", "meadow", "copper", "saddle", "marble"]
+    texts = []
+    for number in range(start, start + count):
+        picked = [words[(number // 10**place + place * number) % 10] for place in range(3)]
+        texts.append(f"{' '.join(picked)} {''.join(chr(97 + (number * 7 + i * i) % 26) for i in range(24))}")
+    return [{"messages": [{"role": "user", "content": text}]} for text in texts]
+
+
+def total(status: dict[str, Any]) -> int:
+    buffer = status["buffer"] or {"train": 0, "held_out": 0, "excluded": 0}
+    return int(buffer["train"] + buffer["held_out"] + buffer["excluded"])
+
+
+def post(url: str, token: str | None = None, body: bytes = b"{}") -> int:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(url, body, headers, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_records_become_prompts_and_bad_ones_dead_letters(make_site: Callable[..., Any], produce: Any) -> None:
+    site = make_site()
+    topic = site.config["kafka"]["topic"]
+    produce(topic, [*prompts(40), b"\xff not json", {"messages": []}])
+    site.start()
+    status = site.wait_status(lambda s: total(s) == 40, 30, "40 prompts in the buffer")
+    assert status["intake"] == "consuming"
+    produce(topic, prompts(10, start=40))
+    site.wait_status(lambda s: total(s) == 50, 30, "50 prompts in the buffer")
+    with urllib.request.urlopen(f"{site.control_url}/metrics", timeout=5) as response:
+        families = {f.name: f for f in text_string_to_metric_families(response.read().decode())}
+    rejected = families["tao_intake_rejected"].samples
+    assert sum(sample.value for sample in rejected if sample.name.endswith("_total")) == 2
+
+
+def test_kill_nine_loses_and_doubles_nothing(make_site: Callable[..., Any], produce: Any) -> None:
+    site = make_site()
+    topic = site.config["kafka"]["topic"]
+    for start in (0, 60, 120):
+        produce(topic, prompts(60, start=start))
+        site.start()
+        site.wait_status(lambda s: total(s) > 0, 30, "the first batch")
+        site.daemon.kill()
+    site.start()
+    site.wait_status(lambda s: total(s) == 180, 30, "all prompts")
+    assert site.run("audit", "verify").returncode == 0
+
+
+def test_a_second_instance_refuses_to_start(make_site: Callable[..., Any]) -> None:
+    site = make_site(kafka={"enabled": False})
+    site.start()
+    second = site.run("run")
+    assert second.returncode == 1
+    assert "in use by process" in second.stderr
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.3, 1.0, 2.0])
+def test_sigterm_ends_cleanly_whenever_it_comes(make_site: Callable[..., Any], delay: float) -> None:
+    site = make_site()
+    site.write_config()
+    site.daemon.start()
+    pid = site.daemon.pid
+    time.sleep(delay)
+    os.kill(pid, signal.SIGTERM)
+    status = site.daemon.popen.wait(25)
+    # Before Python has installed our handler, SIGTERM ends the process the default way.
+    assert status in ((0,) if delay >= 1.0 else (0, 128 + signal.SIGTERM)), site.daemon.tail()
+
+
+def test_no_token_no_change(make_site: Callable[..., Any]) -> None:
+    site = make_site(kafka={"enabled": False})
+    site.start()
+    for path in CHANGES:
+        assert post(site.control_url + path) == 401
+        assert post(site.control_url + path, "wrong") == 401
+    token = Path(site.config["daemon"]["data_dir"], "control.token")
+    assert token.stat().st_mode & 0o077 == 0
+    assert post(site.control_url + "/v1/rollout/undo", token.read_text()) == 200
+    assert post(site.control_url + "/v1/rounds", token.read_text(), b"{not json") == 400
+    assert post(site.control_url + "/v1/rounds", token.read_text(), b"[]") == 400
+
+
+def test_the_command_line_says_what_it_cannot_do(make_site: Callable[..., Any]) -> None:
+    site = make_site(kafka={"enabled": False})
+    site.write_config()
+    down = site.run("status")
+    assert down.returncode == 3
+    assert "is it running" in down.stderr
+    site.start()
+    assert json.loads(site.run("status", "--json").stdout)["incumbent"]["adapter"] is None
+    assert "base model" in site.run("status").stdout
+    nothing = site.run("rollout", "undo", "--reason", "test")
+    assert nothing.returncode == 4
+    assert "nothing to undo" in nothing.stdout
+    assert site.run("check-config", "nowhere.toml").returncode == 2
+
+
+def test_a_file_can_be_imported_twice_without_harm(make_site: Callable[..., Any]) -> None:
+    site = make_site(kafka={"enabled": False})
+    site.write_config()
+    file = site.root / "prompts.jsonl"
+    file.write_text("\n".join([*map(json.dumps, prompts(30)), "not json"]))
+    first = json.loads(site.run("buffer", "import", "--json", str(file)).stdout)
+    assert first["train"] + first["held_out"] + first["excluded"] == 30
+    assert [line["line"] for line in first["rejected"]] == [31]
+    second = json.loads(site.run("buffer", "import", "--json", str(file)).stdout)
+    assert second["duplicates"] == 30
+    stats = json.loads(site.run("buffer", "stats", "--json").stdout)
+    assert stats["train"] + stats["held_out"] + stats["excluded"] == 30
+
+
+def test_no_prompt_text_reaches_logs_metrics_or_status(make_site: Callable[..., Any], produce: Any) -> None:
+    site = make_site(daemon={"log_level": "debug"})
+    topic = site.config["kafka"]["topic"]
+    good = {"messages": [{"role": "user", "content": f"{NEEDLE} please"}]}
+    bad = [NEEDLE.encode(), {"messages": [{"role": NEEDLE, "content": NEEDLE}]}, {"prompt": NEEDLE, NEEDLE: float(1)}]
+    produce(topic, [good, *bad], headers=[("tenant", b"\xff")])
+    produce(topic, [good, *bad])
+    site.start()
+    site.wait_status(lambda s: total(s) >= 1, 30, "a prompt")
+    for path in ("/v1/status", "/metrics", "/v1/rounds", "/v1/adapters"):
+        with urllib.request.urlopen(site.control_url + path, timeout=5) as response:
+            assert NEEDLE not in response.read().decode()
+    site.daemon.stop()
+    assert NEEDLE not in site.daemon.log.read_text()

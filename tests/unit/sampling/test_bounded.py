@@ -1,0 +1,96 @@
+"""A few coroutines at a time, a deadline, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import aclosing
+
+import pytest
+
+from tao_daemon.sampling.bounded import as_finished
+
+
+class Meter:
+    """Jobs that count how many of them run."""
+
+    def __init__(self) -> None:
+        self.running = self.most = self.started = self.ended = 0
+
+    async def job(self, seconds: float, value: int = 0) -> int:
+        self.started += 1
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            await asyncio.sleep(seconds)
+            return value
+        finally:
+            self.running -= 1
+            self.ended += 1
+
+
+def soon(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+async def test_results_come_as_they_finish_and_never_more_run_than_allowed() -> None:
+    meter = Meter()
+    delays = [0.08, 0.01, 0.02, 0.01, 0.01, 0.01]
+    jobs = (meter.job(delay, place) for place, delay in enumerate(delays))
+    found = [value async for value in as_finished(jobs, limit=2, deadline=soon(5))]
+    assert sorted(found) == [0, 1, 2, 3, 4, 5]
+    assert found[0] == 1
+    assert meter.most == 2
+
+
+async def test_at_the_deadline_everything_is_cancelled() -> None:
+    meter = Meter()
+    with pytest.raises(TimeoutError):
+        async for _ in as_finished((meter.job(30) for _ in range(5)), limit=3, deadline=soon(0.05)):
+            pass
+    assert (meter.started, meter.ended) == (3, 3)
+
+
+async def test_closing_early_leaves_no_task() -> None:
+    meter = Meter()
+    jobs = (meter.job(0.0 if place == 0 else 30) for place in range(9))
+    async with aclosing(as_finished(jobs, limit=4, deadline=soon(5))) as finished:
+        await anext(finished)
+    assert meter.running == 0
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_the_consumers_cancellation_reaches_the_jobs() -> None:
+    meter = Meter()
+
+    async def consume() -> None:
+        async with aclosing(as_finished(iter([meter.job(30)]), limit=1, deadline=soon(60))) as finished:
+            async for _ in finished:
+                pass
+
+    task = asyncio.create_task(consume())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (meter.started, meter.ended) == (1, 1)
+
+
+async def test_a_bug_in_a_job_propagates_and_ends_the_others() -> None:
+    meter = Meter()
+
+    async def bug() -> int:
+        raise KeyError("bug")
+
+    def jobs() -> Iterator[object]:
+        yield meter.job(30)
+        yield bug()
+
+    with pytest.raises(KeyError):
+        async for _ in as_finished(jobs(), limit=2, deadline=soon(5)):  # type: ignore[arg-type]
+            pass
+    assert meter.running == 0
+
+
+async def test_no_jobs_is_no_wait() -> None:
+    assert [value async for value in as_finished(iter(()), limit=2, deadline=soon(5))] == []
