@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -71,17 +72,18 @@ def policy_of(config: Config) -> Policy:
 async def run_daemon(config: Config) -> None:
     """Run until SIGTERM or SIGINT, then stop within `shutdown_seconds`."""
     configure_logging(config.daemon.log_level)
+    stop = _stop_event()
     with sole_owner(config.daemon.data_dir):
         async with AsyncExitStack() as stack:
             work = await stack.enter_async_context(_daemon(config))
-            stop = _stop_event()
             stopping = asyncio.create_task(stop.wait())
-            await asyncio.wait([*work, stopping], return_when=asyncio.FIRST_COMPLETED)
+            waited: list[asyncio.Future[Any]] = [*work, stopping]
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
             log.info("stopping")
-            for task in work:
-                if task.done():
-                    task.result()
+            asyncio.get_running_loop().call_later(config.daemon.shutdown_seconds, _give_up)
+            for ended in (future for future in work if future.done()):
+                ended.result()
 
 
 async def run_gateway_process(config: Config) -> None:
@@ -124,8 +126,8 @@ async def buffer_stats(config: Config) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _daemon(config: Config) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Everything running; yields the tasks that never end by themselves."""
+async def _daemon(config: Config) -> AsyncIterator[list[asyncio.Future[None]]]:
+    """Everything running; yields what never ends by itself, unless by a bug."""
     metrics, progress = Metrics(__version__), ProgressBoard()
     listeners: list[Emit] = [metrics, progress]
 
@@ -178,11 +180,13 @@ async def _daemon(config: Config) -> AsyncIterator[list[asyncio.Task[None]]]:
         supervisor.post(DaemonStarted(__version__))
         tasks = [asyncio.create_task(supervisor.run()), asyncio.create_task(scheduler.run())]
         stack.push_async_callback(_cancel, tasks)
+        running: list[asyncio.Future[None]] = [*tasks, executor.broken]
         if config.kafka.enabled:
             source.start()
+            running.append(asyncio.wrap_future(source.finished))
             stack.push_async_callback(asyncio.to_thread, source.stop, config.daemon.shutdown_seconds / 2)
         await stack.enter_async_context(_control_api(config, service))
-        yield [*tasks, asyncio.ensure_future(executor.broken)]
+        yield running
 
 
 def _parts(config: Config, store: DuckDBStore, session: aiohttp.ClientSession, emit: Emit) -> Parts:
@@ -275,6 +279,12 @@ def _stop_event() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     return stop
+
+
+def _give_up() -> None:
+    """What did not stop in time is killed with this process; the journal makes that safe."""
+    log.error("the stop took longer than daemon.shutdown_seconds; ending now")
+    os._exit(1)
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

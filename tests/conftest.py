@@ -60,9 +60,10 @@ def background() -> Iterator[Background]:
 
 
 @pytest.fixture(scope="session")
-def bootstrap(background: Background) -> str:
+def bootstrap(background: Background, tmp_path_factory: pytest.TempPathFactory) -> str:
     """host:port of a real, empty broker."""
-    return background.enter(EmbeddedBroker()).bootstrap
+    log = tmp_path_factory.mktemp("broker") / "broker.log"
+    return background.enter(EmbeddedBroker(log_path=log)).bootstrap
 
 
 @pytest.fixture(scope="session")

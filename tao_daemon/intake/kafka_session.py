@@ -115,9 +115,11 @@ class KafkaSession:
     def committed(self, next_offsets: Mapping[tuple[str, int], int]) -> None:
         """The buffer has these: tell the broker, for lag tools only, and whether it works or not."""
         offsets = {}
-        for (_, number), offset in next_offsets.items():
-            self._buffered[number] = offset
-            offsets[self._tp(number)] = OffsetAndMetadata(offset, "", -1)
+        for place, offset in next_offsets.items():
+            number = place[1]
+            if place == self.source(number):  # else it is of a log that has ended meanwhile
+                self._buffered[number] = offset
+                offsets[self._tp(number)] = OffsetAndMetadata(offset, "", -1)
         try:
             self._consumer.commit_async(offsets)
         except KafkaError as error:

@@ -93,7 +93,10 @@ def decode_spec(text: str) -> TrainingSpec:
     """Raises ValueError naming the key that is missing, unknown, or of the wrong type."""
     data = _object(text, SPEC_FILE)
     fields = {field.name: str(field.type) for field in dataclasses.fields(TrainingSpec)}
-    for problem, keys in (("misses", fields.keys() - data.keys()), ("has unknown", data.keys() - fields.keys())):
+    for problem, keys in (
+        ("misses", fields.keys() - data.keys()),
+        ("has unknown", data.keys() - fields.keys()),
+    ):
         if keys:
             raise ValueError(f"{SPEC_FILE} {problem} {', '.join(sorted(keys))}; write it with the same version")
     for name, kind in fields.items():
@@ -150,9 +153,7 @@ def decode_event(line: str) -> WorkerEvent | None:
             case "phase":
                 return PhaseEntered(str(data["name"]))
             case "progress":
-                return TrainingStepped(
-                    int(data["step"]), int(data["steps"]), float(data["loss"]), float(data["kl"])
-                )
+                return TrainingStepped(int(data["step"]), int(data["steps"]), float(data["loss"]), float(data["kl"]))
             case "failed":
                 return TrainingFailed(str(data["reason"])[:MAX_REASON])
     except (KeyError, TypeError, ValueError):

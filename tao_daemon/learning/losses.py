@@ -61,9 +61,7 @@ def clipped_policy_gradient(
     return -(weights_T * torch.minimum(ratio_T * advantages_T, clipped_T * advantages_T)).sum()
 
 
-def clipped_fraction(
-    logprobs_T: Tensor, reference_T: Tensor, advantages_T: Tensor, clip: Clip
-) -> float:
+def clipped_fraction(logprobs_T: Tensor, reference_T: Tensor, advantages_T: Tensor, clip: Clip) -> float:
     """Share of tokens whose gradient the clip removes: those already moved far enough in their direction."""
     ratio_T = torch.exp(logprobs_T - reference_T)
     above_T = (ratio_T > 1.0 + clip.high) & (advantages_T > 0)

@@ -27,7 +27,13 @@ from tao_daemon.domain.signals import TrainingStepped
 from tao_daemon.learning import probes
 from tao_daemon.learning.advantage import LearningGroup, Selection, Weighting
 from tao_daemon.learning.base_model import base_digest
-from tao_daemon.learning.contract import FINGERPRINT_FILE, PhaseEntered, TrainingSpec, WorkerEvent, WorkerResult
+from tao_daemon.learning.contract import (
+    FINGERPRINT_FILE,
+    PhaseEntered,
+    TrainingSpec,
+    WorkerEvent,
+    WorkerResult,
+)
 from tao_daemon.learning.losses import Clip, clipped_fraction, clipped_policy_gradient, importance_weights, k3
 from tao_daemon.learning.packing import Pack, pack_group
 from tao_daemon.learning.peft_policy import Policy, load_policy
@@ -204,9 +210,7 @@ def _check_reference(groups: Sequence[ReferenceGroup], spec: TrainingSpec) -> di
     return {"mismatch": mismatch, "masked_sequences": float(masked), "plain_tokens": float(plain_tokens)}
 
 
-def optimise(
-    policy: Policy, groups: Sequence[ReferenceGroup], spec: TrainingSpec, say: Say
-) -> tuple[list[Step], bool]:
+def optimise(policy: Policy, groups: Sequence[ReferenceGroup], spec: TrainingSpec, say: Say) -> tuple[list[Step], bool]:
     """All steps, or those up to the one that found the KL budget exceeded; that one moves no weight."""
     optimizer = torch.optim.AdamW(policy.parameters, lr=spec.learning_rate, weight_decay=0.0)
     total = spec.epochs * math.ceil(len(groups) / spec.groups_per_step)

@@ -37,6 +37,7 @@ from tao_daemon.learning.contract import (
     encode_result,
 )
 
+ALGORITHM = "clipped_policy_gradient"
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_ORPHANED = 3
@@ -88,6 +89,10 @@ def _run(directory: Path, say: _Say) -> None:
 
 def _read(directory: Path) -> tuple[TrainingSpec, Selection]:
     spec = decode_spec((directory / SPEC_FILE).read_text(encoding="utf-8"))
+    if spec.algorithm != ALGORITHM:
+        raise TrainingError(
+            f"algorithm {spec.algorithm!r} is unknown to this worker; set training.algorithm to {ALGORITHM}"
+        )
     base = Path(spec.base_model)
     check_base(base)
     with (directory / BATCH_FILE).open(encoding="utf-8") as lines:

@@ -207,14 +207,14 @@ def test_a_header_with_any_wrong_number_is_refused(data: st.DataObject) -> None:
     ],
 )
 def test_a_header_that_is_not_one_is_a_value_error(header: bytes) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         parse_header(header, 4)
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_random_bytes_are_never_more_than_a_value_error(header: bytes) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         parse_header(header, 4)
 
 

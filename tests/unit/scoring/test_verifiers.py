@@ -18,9 +18,7 @@ from tao_daemon.scoring.request_verifier import request_verifier
 from tao_daemon.scoring.verifier import Failure
 
 
-@pytest.mark.parametrize(
-    ("text", "score"), [("yes", 1.0), (" no \n", 1.0), ("yes!", 0.0), ("", 0.0), ("yes no", 0.0)]
-)
+@pytest.mark.parametrize(("text", "score"), [("yes", 1.0), (" no \n", 1.0), ("yes!", 0.0), ("", 0.0), ("yes no", 0.0)])
 def test_a_regex_must_match_the_whole_answer(text: str, score: float) -> None:
     assert RegexVerifier("yes|no", timeout_seconds=1.0).check(text) == score
 
@@ -34,7 +32,7 @@ def test_a_regex_that_backtracks_without_end_is_a_failure_in_time() -> None:
 
 @pytest.mark.parametrize("pattern", ["[", "(?P<a>x)(?P<a", "a" * 3000, "(?:a{200}){200}"])
 def test_a_pattern_that_cannot_be_used_is_refused(pattern: str) -> None:
-    with pytest.raises(ValueError, match="pattern|regular"):
+    with pytest.raises(ValueError, match=r"pattern|regular"):
         RegexVerifier(pattern, timeout_seconds=1.0)
 
 

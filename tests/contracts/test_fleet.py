@@ -1,0 +1,250 @@
+"""The Fleet port: the same promises of the one in memory and of the real one, here over servers that fail on demand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from tao_daemon.clients.retry import RetryPolicy
+from tao_daemon.clients.vllm import VllmClient
+from tao_daemon.domain.adapter import AdapterRecord, Fingerprint, FingerprintProbe, Lineage
+from tao_daemon.domain.errors import AdapterError, UpstreamError
+from tao_daemon.domain.ports import Fleet
+from tao_daemon.rollout.memory_fleet import MemoryFleet
+from tao_daemon.rollout.vllm_fleet import VllmFleet
+
+LINEAGE = Lineage(1, None, "base", "", (), (), "")
+
+
+def value(model: str, position: int, token: int) -> float:
+    """What a model says; adapters differ from the base and from each other."""
+    shift = 0.0 if model == "base" else 0.4 + 0.01 * len(model)
+    return -1.0 - (token * 37 + position * 11) % 7 * 0.1 - shift * (1 + position % 3)
+
+
+def record(name: str, rank: int = 8) -> AdapterRecord:
+    tokens = tuple(range(3, 20))
+    values = {m: tuple(value(m, p, tokens[p]) for p in range(4, len(tokens))) for m in (name, "base")}
+    probe = FingerprintProbe(tokens, 4, values[name], values["base"])
+    return AdapterRecord(name, name * 2, Path("/store") / name, rank, 0.0, LINEAGE, Fingerprint((probe,)))
+
+
+class Replica:
+    """A server with vLLM's routes. `behaviour` says how it treats an adapter: served, ignored, refused, hanging."""
+
+    def __init__(self) -> None:
+        self.loaded: dict[str, str] = {}
+        self.loads = 0
+        self.behaviour = "served"
+        self.app = web.Application()
+        self.app.router.add_get("/v1/models", self.models)
+        self.app.router.add_post("/v1/load_lora_adapter", self.load)
+        self.app.router.add_post("/v1/unload_lora_adapter", self.unload)
+        self.app.router.add_post("/v1/completions", self.complete)
+
+    async def models(self, request: web.Request) -> web.Response:
+        cards = [{"id": "base", "root": "/model", "parent": None}]
+        cards += [{"id": name, "root": path, "parent": "base"} for name, path in self.loaded.items()]
+        return web.json_response({"data": cards})
+
+    async def load(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.loads += 1
+        if self.behaviour == "refused":
+            return web.json_response({"error": {"message": "no slot left"}}, status=500)
+        if self.behaviour == "hanging":
+            await asyncio.sleep(2)
+        if body["lora_name"] in self.loaded:
+            return web.json_response({"error": {"message": "already been loaded"}}, status=400)
+        self.loaded[body["lora_name"]] = body["lora_path"]
+        return web.Response(text="Success")
+
+    async def unload(self, request: web.Request) -> web.Response:
+        name = (await request.json())["lora_name"]
+        if self.loaded.pop(name, None) is None:
+            return web.json_response({"error": {"message": "cannot be found"}}, status=404)
+        return web.Response(text="Success")
+
+    async def complete(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        model, tokens = body["model"], body["prompt"]
+        if model != "base" and model not in self.loaded:
+            return web.json_response({"error": {"message": "does not exist"}}, status=404)
+        if self.behaviour == "deaf":
+            return web.json_response({"error": {"message": "broken"}}, status=500)
+        model = "base" if self.behaviour == "ignored" else model
+        found = [{str(t): {"logprob": value(model, p, t)}} for p, t in enumerate(tokens)][1:]
+        return web.json_response({"choices": [{"prompt_logprobs": [None, *found]}]})
+
+
+class Rig(Protocol):
+    fleet: Fleet
+
+    def serving(self) -> list[set[str]]:
+        """The adapters on each replica."""
+        ...
+
+    def fail(self, name: str, kind: type[Exception]) -> None: ...
+
+
+class MemoryRig:
+    def __init__(self) -> None:
+        self.memory = MemoryFleet()
+        self.fleet: Fleet = self.memory
+
+    def serving(self) -> list[set[str]]:
+        return [set(self.memory.serving)]
+
+    def fail(self, name: str, kind: type[Exception]) -> None:
+        self.memory.failures[name] = AdapterError("x") if kind is AdapterError else UpstreamError("x")
+
+
+class VllmRig:
+    def __init__(self, replicas: list[Replica], clients: list[VllmClient]) -> None:
+        self.replicas = replicas
+        self.fleet: Fleet = VllmFleet(clients, base_model="base", max_rank=16, max_error=0.15)
+
+    def serving(self) -> list[set[str]]:
+        return [set(replica.loaded) for replica in self.replicas]
+
+    def fail(self, name: str, kind: type[Exception]) -> None:
+        self.replicas[1].behaviour = "ignored" if kind is AdapterError else "refused"
+
+
+@pytest.fixture
+async def vllm_rig() -> AsyncIterator[VllmRig]:
+    replicas = [Replica(), Replica(), Replica()]
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        clients = []
+        for replica in replicas:
+            server = await stack.enter_async_context(TestServer(replica.app))
+            retry = RetryPolicy(attempts=1)
+            url = str(server.make_url("/"))
+            client = VllmClient(url, api_key=None, session=session, load_seconds=0.5, admin_seconds=0.5, retry=retry)
+            clients.append(client)
+        yield VllmRig(replicas, clients)
+
+
+@pytest.fixture(params=["memory", "vllm"])
+def rig(request: pytest.FixtureRequest) -> Rig:
+    made: Rig = MemoryRig() if request.param == "memory" else request.getfixturevalue("vllm_rig")
+    return made
+
+
+async def test_serve_is_everywhere_and_idempotent(rig: Rig) -> None:
+    assert await rig.fleet.serve(record("r000001-aa"))
+    assert await rig.fleet.serve(record("r000001-aa"))
+    await rig.fleet.serve(record("r000002-bbb"))
+    assert all(names == {"r000001-aa", "r000002-bbb"} for names in rig.serving())
+
+
+@pytest.mark.parametrize("kind", [AdapterError, UpstreamError])
+async def test_a_failure_leaves_the_adapter_nowhere_and_the_others_alone(rig: Rig, kind: type[Exception]) -> None:
+    await rig.fleet.serve(record("r000001-aa"))
+    rig.fail("r000002-bbb", kind)
+    with pytest.raises(kind):
+        await rig.fleet.serve(record("r000002-bbb"))
+    assert all(names == {"r000001-aa"} for names in rig.serving())
+
+
+async def test_retire_is_everywhere_and_idempotent(rig: Rig) -> None:
+    await rig.fleet.serve(record("r000001-aa"))
+    await rig.fleet.retire("r000001-aa")
+    await rig.fleet.retire("r000001-aa")
+    await rig.fleet.retire("never-seen")
+    assert all(names == set() for names in rig.serving())
+
+
+# What only servers can do.
+
+
+async def test_serving_again_verifies_and_does_not_load(vllm_rig: VllmRig) -> None:
+    await vllm_rig.fleet.serve(record("r000001-aa"))
+    await vllm_rig.fleet.serve(record("r000001-aa"))
+    assert [replica.loads for replica in vllm_rig.replicas] == [1, 1, 1]
+
+
+async def test_the_report_says_what_was_measured_where(vllm_rig: VllmRig) -> None:
+    report = await vllm_rig.fleet.serve(record("r000001-aa"))
+    assert report.count("http://127.0.0.1:") == 3
+    assert "moves 100% ± 0% of its way over 13 tokens" in report
+
+
+async def test_a_restarted_server_is_healed_and_the_others_are_not_disturbed(vllm_rig: VllmRig) -> None:
+    await vllm_rig.fleet.serve(record("r000001-aa"))
+    vllm_rig.replicas[1].loaded.clear()
+    await vllm_rig.fleet.serve(record("r000001-aa"))
+    assert all(names == {"r000001-aa"} for names in vllm_rig.serving())
+    assert [replica.loads for replica in vllm_rig.replicas] == [1, 2, 1]
+
+
+async def test_the_outage_of_one_server_does_not_end_serving_on_the_others(vllm_rig: VllmRig) -> None:
+    await vllm_rig.fleet.serve(record("r000001-aa"))
+    vllm_rig.replicas[1].loaded.clear()
+    vllm_rig.replicas[1].behaviour = "refused"
+    vllm_rig.replicas[2].behaviour = "deaf"
+    with pytest.raises(UpstreamError):
+        await vllm_rig.fleet.serve(record("r000001-aa"))
+    assert vllm_rig.serving() == [{"r000001-aa"}, set(), {"r000001-aa"}]
+
+
+async def test_where_it_is_no_longer_truly_served_it_is_unloaded(vllm_rig: VllmRig) -> None:
+    await vllm_rig.fleet.serve(record("r000001-aa"))
+    vllm_rig.replicas[2].behaviour = "ignored"
+    with pytest.raises(AdapterError, match="serves the base model"):
+        await vllm_rig.fleet.serve(record("r000001-aa"))
+    assert vllm_rig.serving() == [{"r000001-aa"}, {"r000001-aa"}, set()]
+
+
+async def test_the_same_name_from_another_path_is_loaded_again(vllm_rig: VllmRig) -> None:
+    vllm_rig.replicas[0].loaded["r000001-aa"] = "/stale/r000001-aa"
+    await vllm_rig.fleet.serve(record("r000001-aa"))
+    assert [replica.loaded for replica in vllm_rig.replicas] == [{"r000001-aa": "/store/r000001-aa"}] * 3
+
+
+async def test_another_adapter_under_the_name_is_refused(vllm_rig: VllmRig) -> None:
+    wrong = record("r000002-bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb")
+    with pytest.raises(AdapterError, match="does not serve r000001-aa"):
+        await vllm_rig.fleet.serve(AdapterRecord(**{**fields(record("r000001-aa")), "fingerprint": wrong.fingerprint}))
+    assert all(names == set() for names in vllm_rig.serving())
+
+
+def fields(adapter: AdapterRecord) -> dict[str, Any]:
+    return {name: getattr(adapter, name) for name in AdapterRecord.__dataclass_fields__}
+
+
+async def test_too_large_a_rank_is_refused_before_any_call(vllm_rig: VllmRig) -> None:
+    with pytest.raises(AdapterError, match="rank 32"):
+        await vllm_rig.fleet.serve(record("r000001-aa", rank=32))
+    assert [replica.loads for replica in vllm_rig.replicas] == [0, 0, 0]
+
+
+async def test_a_server_that_hangs_fails_the_swap_within_its_deadline(vllm_rig: VllmRig) -> None:
+    vllm_rig.replicas[1].behaviour = "hanging"
+    async with asyncio.timeout(1.9):
+        with pytest.raises(UpstreamError, match="within"):
+            await vllm_rig.fleet.serve(record("r000001-aa"))
+    assert vllm_rig.serving()[0] == vllm_rig.serving()[2] == set()
+
+
+async def test_retire_tries_every_server_before_it_tells_of_one_that_is_down(vllm_rig: VllmRig) -> None:
+    await vllm_rig.fleet.serve(record("r000001-aa"))
+    broken: Callable[..., Any] = vllm_rig.replicas[0].app.router.resolve
+
+    async def fail(request: web.Request) -> Any:
+        raise web.HTTPServiceUnavailable
+
+    vllm_rig.replicas[0].app.router.resolve = fail  # type: ignore[method-assign]
+    with pytest.raises(UpstreamError, match="503"):
+        await vllm_rig.fleet.retire("r000001-aa")
+    vllm_rig.replicas[0].app.router.resolve = broken  # type: ignore[method-assign]
+    assert vllm_rig.serving() == [{"r000001-aa"}, set(), set()]

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tao_daemon.domain.prompt import Prompt
+from tao_daemon.intake.importing import RejectedLine, read_jsonl
+
+
+def lines(path: Path, max_bytes: int = 1000) -> list[Prompt | RejectedLine]:
+    return list(read_jsonl(path, max_bytes, lambda: 99.0))
+
+
+def test_plain_and_wrapped_lines(tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    wrapped = {"value": {"prompt": "b"}, "headers": {"tenant": "acme", "ignored": "x"}}
+    file.write_text('{"prompt": "a"}\n\n' + json.dumps(wrapped) + "\r\n" + '{"prompt": "c", "value": {}}')
+    first, second, third = lines(file)
+    assert isinstance(first, Prompt)
+    assert isinstance(second, Prompt)
+    assert isinstance(third, Prompt)
+    assert (first.request, first.source.offset, first.received_at) == ({"prompt": "a"}, 1, 99.0)
+    assert (second.request, second.tenant, second.source.offset) == ({"prompt": "b"}, "acme", 3)
+    assert third.request["prompt"] == "c"
+    assert first.source.topic == second.source.topic
+    assert first.source.topic.startswith("import:")
+
+
+def test_bad_lines_are_named_and_stop_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    long = json.dumps({"prompt": "x" * 200_000}).encode()
+    file.write_bytes(
+        b'{"prompt": "a"}\nnot json\n' + long + b'\n\xff\n{"value": {"prompt": "b"}, "headers": [1]}\n{"prompt": "z"}\n'
+    )
+    found = lines(file)
+    assert found[1:5] == [
+        RejectedLine(2, "not_json"),
+        RejectedLine(3, "too_large"),
+        RejectedLine(4, "not_utf8"),
+        RejectedLine(5, "bad_header"),
+    ]
+    assert isinstance(found[5], Prompt)
+    assert found[5].source.offset == 6
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+def test_a_line_of_exactly_the_limit_passes(tmp_path: Path, end: str) -> None:
+    line = json.dumps({"prompt": "x" * 50})
+    file = tmp_path / "p.jsonl"
+    file.write_bytes((line + end).encode())
+    assert isinstance(lines(file, len(line))[0], Prompt)
+    assert lines(file, len(line) - 1) == [RejectedLine(1, "too_large")]
+
+
+def test_the_same_bytes_have_the_same_identifiers(tmp_path: Path) -> None:
+    a, b, c = tmp_path / "a", tmp_path / "b", tmp_path / "c"
+    a.write_text('{"prompt": "a"}\n')
+    b.write_text('{"prompt": "a"}\n')
+    c.write_text('{"prompt": "a"}\n\n')
+    ids = [p.id for file in (a, b, c) for p in lines(file) if isinstance(p, Prompt)]
+    assert ids[0] == ids[1] != ids[2]
