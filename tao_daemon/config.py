@@ -116,6 +116,10 @@ class Round(Section):
     """Start a round by the calendar: a crontab line such as "0 3 * * *" in UTC, or "" for none."""
     min_interval_seconds: Annotated[float, Field(ge=0.0)] = 0.0
     """Least time between the end of a round and the next automatic start."""
+    retry_seconds: Annotated[float, Field(ge=0.0)] = 60.0
+    """Least time between the end of a failed round and the next automatic start."""
+    outage_seconds: Annotated[float, Field(ge=0.0)] = 3600.0
+    """How long a round waits for a model server that does not answer before it fails."""
     tenant_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     """Largest fraction of a round's prompts that one tenant may have when there are several."""
     max_attempts: Positive = 5

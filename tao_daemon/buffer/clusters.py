@@ -103,6 +103,8 @@ class ClusterIndex:
         self, signature: Signature, task: np.uint64, candidates: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Clusters of the task whose first member is similar enough, by number, and how similar."""
+        if not len(candidates):
+            return candidates, np.empty(0)
         same_task = candidates[self._tasks[candidates] == task]
         similarities = (self._signatures[same_task] == signature).mean(axis=1)
         enough = similarities >= self._similarity

@@ -56,6 +56,8 @@ CREATE TABLE claims (
 CREATE TABLE ended_rounds (round INTEGER PRIMARY KEY, consumed BOOLEAN NOT NULL);
 """
 
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
 _PROMPT_COLUMNS = (
     "id, source_topic, source_partition, source_offset, received_at, tenant, conversation, subject, request"
 )
@@ -104,7 +106,7 @@ def insert_prompts(connection: Connection, prompts: Sequence[Prompt], assignment
             [p.tenant for p in prompts],
             [p.conversation for p in prompts],
             [p.subject for p in prompts],
-            [json.dumps(p.request, ensure_ascii=False, separators=(",", ":")) for p in prompts],
+            [_JSON.encode(p.request) for p in prompts],
             [a.cluster for a in assignments],
             [a.split.value for a in assignments],
         ],

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from tao_daemon.domain.adapter import Lineage
 from tao_daemon.domain.completion import CompletionGroup, ScoredGroup
-from tao_daemon.domain.errors import TaoError
+from tao_daemon.domain.errors import TaoError, UpstreamError
 from tao_daemon.domain.events import CandidateJudged, Event, PhaseCompleted, PhaseFailed
 from tao_daemon.domain.ports import (
     AdapterStore,
@@ -73,6 +73,7 @@ class RoundSettings:
     held_out_prompts: int
     min_groups: int
     min_spread: float
+    outage_seconds: float
     base_seed: int
     base_model: str
     config_digest: str
@@ -92,6 +93,21 @@ class Parts:
     archive: RoundArchive
 
 
+class OutagePatience:
+    """How long to wait for a server that does not answer: pauses double up to a minute, the sum is bounded."""
+
+    def __init__(self, limit_seconds: float, now: float) -> None:
+        self._until = now + limit_seconds
+        self._pause = 2.0
+
+    def next_pause(self, now: float) -> float | None:
+        """Seconds to wait before the next try; None when patience is at its end."""
+        if now >= self._until:
+            return None
+        pause, self._pause = min(self._pause, self._until - now), min(self._pause * 2, 60.0)
+        return pause
+
+
 class _Unfit(TaoError):
     """The phase ended, but not with something the next one can use."""
 
@@ -106,7 +122,23 @@ class RoundWork:
         self._clock = clock
 
     async def run(self, running: RoundState) -> Event:
-        """Do `running.phase`; failures that a round may have become PhaseFailed, bugs propagate."""
+        """Do `running.phase`. A server that does not answer is waited for, and the phase begins again where it
+        was; other failures that a round may have become PhaseFailed; bugs propagate.
+        """
+        patience = OutagePatience(self._settings.outage_seconds, time.monotonic())
+        while True:
+            try:
+                return await self._attempt(running)
+            except UpstreamError as error:
+                pause = patience.next_pause(time.monotonic())
+                if pause is None:
+                    return _failed(running, error)
+                log.warning("a phase waits for its server", extra={"phase": running.phase, "reason": str(error)})
+                await asyncio.sleep(pause)
+            except (TaoError, OSError) as error:
+                return _failed(running, error)
+
+    async def _attempt(self, running: RoundState) -> Event:
         work = {
             Phase.CLAIMING: self._claim,
             Phase.SAMPLING: self._sample,
@@ -115,10 +147,7 @@ class RoundWork:
             Phase.EVALUATING: self._evaluate,
         }[running.phase]
         started = time.monotonic()
-        try:
-            event, numbers = await work(running)
-        except (TaoError, OSError) as error:
-            return PhaseFailed(running.id, running.attempt, running.phase, str(error) or type(error).__name__)
+        event, numbers = await work(running)
         numbers = {"seconds": round(time.monotonic() - started, 3), **numbers}
         await asyncio.to_thread(
             self._parts.archive.update_report, running.id, {"phases": {running.phase.value: numbers}}
@@ -246,6 +275,10 @@ class RoundWork:
 
     def _done(self, running: RoundState, detail: str, candidate: str | None = None) -> PhaseCompleted:
         return PhaseCompleted(running.id, running.attempt, running.phase, candidate, detail)
+
+
+def _failed(running: RoundState, error: Exception) -> PhaseFailed:
+    return PhaseFailed(running.id, running.attempt, running.phase, str(error) or type(error).__name__)
 
 
 def _sampling_numbers(groups: Sequence[CompletionGroup]) -> dict[str, Any]:

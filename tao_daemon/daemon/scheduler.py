@@ -22,6 +22,7 @@ from tao_daemon.daemon.machine import State
 from tao_daemon.domain.errors import TaoError
 from tao_daemon.domain.events import Event, RoundRequested
 from tao_daemon.domain.ports import BufferStats, Clock, PromptStore
+from tao_daemon.domain.round import Outcome, RoundSummary
 from tao_daemon.domain.signals import PromptsBuffered, Signal
 
 log = logging.getLogger(__name__)
@@ -102,13 +103,19 @@ class RoundScheduler:
             round_prompts=self._settings.prompts,
             gate_min_prompts=self._gate_min_prompts,
             min_new_prompts=self._settings.min_new_prompts,
-            min_interval_seconds=self._settings.min_interval_seconds,
+            min_interval_seconds=self._interval_after(state.last_round),
             last_round_ended_at=state.last_round.ended_at if state.last_round else None,
             calendar_due=self._is_calendar_due(state, now),
             round_running=bool(state.round or state.closing or state.due),
             rollout_open=state.rollout is not None and state.rollout.phase.is_open,
             paused=False,
         )
+
+    def _interval_after(self, last: RoundSummary | None) -> float:
+        """A round that failed is likely to fail again at once: what broke it needs time."""
+        failed = last is not None and last.outcome is Outcome.FAILED
+        interval = self._settings.min_interval_seconds
+        return max(interval, self._settings.retry_seconds) if failed else interval
 
     def _is_calendar_due(self, state: State, now: float) -> bool:
         """Whether the calendar fired since the last round started (or since this daemon did)."""

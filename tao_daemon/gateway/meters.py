@@ -22,7 +22,7 @@ class Meters:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "tao_gateway_requests",
-            "Requests by the kind of version that answered and by how they ended.",
+            "Requests by the kind of version that answered (or should have) and by how they ended.",
             ["kind", "status"],
             registry=self._registry,
         )

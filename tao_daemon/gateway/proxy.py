@@ -109,6 +109,7 @@ class Proxy:
         try:
             body = parse_request(await _read(request, deadline), self._public_model)
             candidates = versions(self._routes(), self._base_model)
+            outcome.kind = candidates[0].kind
             ask = Ask(request.path, body, _headers(request), deadline)
             async with self._upstreams.answer(ask, candidates) as answer:
                 outcome.kind = answer.version.kind

@@ -22,6 +22,9 @@ from tao_daemon.gateway.routes_client import RoutesClient
 from tao_daemon.gateway.upstreams import Upstreams
 
 log = logging.getLogger(__name__)
+_http_log = logging.getLogger(f"{__name__}.http")
+# Below this level aiohttp quotes requests that it cannot parse.
+_http_log.setLevel(logging.INFO)
 
 _KEEP_ALIVE_SECONDS = 3.0
 """Below the 5 seconds after which vLLM's server closes an idle connection: never use one that is closing."""
@@ -46,6 +49,7 @@ async def run_gateway(config: Config, stop: asyncio.Event, ready: Callable[[int]
         runner = web.AppRunner(
             proxy.app(config.gateway.max_body_bytes),
             access_log=None,
+            logger=_http_log,
             handler_cancellation=True,
             shutdown_timeout=config.daemon.shutdown_seconds,
         )

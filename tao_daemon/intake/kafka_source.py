@@ -37,6 +37,9 @@ from tao_daemon.intake.submission import Submission
 
 logger = logging.getLogger(__name__)
 
+_WAIT_SECONDS = 0.25
+"""Longest single wait while all is well: how soon a stop is noticed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:
@@ -46,8 +49,8 @@ class Timings:
     """Deadline of one request to a broker."""
     check: float = 5.0
     """Between looks at lag and health; a silent broker is asked something."""
-    stall: float = 1.0
-    """How long the buffer may take while the next batch is full, before that counts as a pause."""
+    stall: float = 5.0
+    """How long the buffer may take for one batch while the next is full, before that counts as a pause."""
     stuck: float = 30.0
     """A partition with lag that has not moved for so long gets a new consumer."""
     truncation: float = 5.0
@@ -184,8 +187,8 @@ class KafkaSource:
         if self._submission.busy:
             return 0.05
         if batch.began is None:
-            return 0.25
-        return min(0.25, max(0.0, batch.began + self._kafka.max_wait_seconds - time.monotonic()))
+            return _WAIT_SECONDS
+        return min(_WAIT_SECONDS, max(0.0, batch.began + self._kafka.max_wait_seconds - time.monotonic()))
 
     def _decoded(self, record: Any, place: tuple[str, int]) -> tuple[Prompt | DeadLetter, int]:
         source = Source(place[0], place[1], record.offset)
@@ -232,12 +235,14 @@ class KafkaSource:
 
     def _hold_back(self, session: KafkaSession | None) -> None:
         """Wait for the buffer; when that takes long or fails, pause the partitions and keep polling."""
-        if self._settle(session, timeout=self._timings.stall):
+        if self._settle(session, timeout=_WAIT_SECONDS):
             return
         if self._submission.failure:
             self._enter("buffer_failed", self._submission.failure)
+        elif self._submission.age() < self._timings.stall:
+            return
         else:
-            self._enter("paused", "the buffer is slower than the topic")
+            self._enter("paused", f"the buffer has not taken a batch for {self._timings.stall:g} s")
         if session is not None:
             session.hold()
             for record in session.poll(0.0, 1):

@@ -31,6 +31,7 @@ class Submission:
         self._future: Future[Ingested] | None = None
         self._failures = 0
         self._retry_at = 0.0
+        self._began = 0.0
         self.failure = ""
         """Why the last try failed; empty while none has."""
 
@@ -41,7 +42,12 @@ class Submission:
     def begin(self, batch: Ingest) -> None:
         assert not self.busy
         self._batch = batch
+        self._began = time.monotonic()
         self._future = self._store.submit(batch)
+
+    def age(self) -> float:
+        """Seconds since the batch in flight was first handed over."""
+        return time.monotonic() - self._began
 
     def advance(self, timeout: float) -> Ingest | None:
         """Wait up to `timeout` seconds for news; returns the batch once, when it has been committed."""

@@ -18,7 +18,8 @@ class MemoryFleet:
 
     async def serve(self, adapter: AdapterRecord) -> str:
         if error := self.failures.get(adapter.name):
-            self.serving.discard(adapter.name)
+            if isinstance(error, AdapterError):
+                self.serving.discard(adapter.name)
             raise error
         self.serving.add(adapter.name)
         return f"{adapter.name} serves in memory"

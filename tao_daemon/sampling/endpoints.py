@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from itertools import count
 from typing import Any, Protocol
 
 from tao_daemon.clients.retry import RetryPolicy
@@ -51,7 +51,8 @@ class Endpoints:
     ) -> None:
         if not servers:
             raise ValueError("no model server to sample from; set serving.replicas or sampling.endpoint")
-        self._next = cycle([_Endpoint(server, max_waiting_requests) for server in servers])
+        self._endpoints = [_Endpoint(server, max_waiting_requests) for server in servers]
+        self._turns = count()
         self._timeout = timeout_seconds
         self._retry = retry
 
@@ -60,9 +61,11 @@ class Endpoints:
 
         Waiting for a busy server does not count towards the deadline of the request.
         """
+        # Each call goes its own way round, so that asking again always means another server.
+        turns = count(next(self._turns))
 
         async def once() -> dict[str, Any]:
-            endpoint = next(self._next)
+            endpoint = self._endpoints[next(turns) % len(self._endpoints)]
             await endpoint.room()
             return await endpoint.ask(body, self._timeout)
 

@@ -26,3 +26,5 @@ def configure_logging(level: str) -> None:
     root.setLevel(level.upper())
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Each retry is a warning there; what came of it is told by whoever asked, and counted.
+    logging.getLogger("stamina").setLevel(logging.ERROR)

@@ -58,11 +58,12 @@ def test_signatures_estimate_the_jaccard_similarity_of_shingles() -> None:
     assert np.std(errors) < 0.06
 
 
+GOLDEN = [3490459723, 539356294, 3248834563]
+"""When these change, so must `signatures.VERSION`: stored clusters are signed again."""
+
+
 def test_a_stored_signature_means_the_same_tomorrow() -> None:
     assert printed("order 5 has not arrived").signature[:3].tolist() == GOLDEN
-
-
-GOLDEN = [0, 0, 0]
 
 
 @pytest.mark.parametrize("text", ["", " ", "a", "12", "héllo wörld", "你好", "\U0001f600" * 3])
@@ -90,16 +91,14 @@ def test_the_same_text_under_another_system_message_is_another_cluster() -> None
 
 
 def test_a_bridge_between_the_splits_belongs_to_neither() -> None:
-    one = index(similarity=0.5)
+    low = index(similarity=0.3)
     left, right = _opposite_sentences()
     bridge = left + " " + right
-    assert min(similarity(printed(bridge), printed(x)) for x in (left, right)) >= 0.3
-    low = index(similarity=0.3)
+    assert min(similarity(printed(bridge), printed(text)) for text in (left, right)) >= 0.3
     a, b, between = low.assign([printed(left), printed(right), printed(bridge)])
     assert {a.split, b.split} == {Split.TRAIN, Split.HELD_OUT}
     assert between == Assignment(Split.EXCLUDED, None, is_new=False)
     assert len(low) == 2
-    assert len(one) == 0
 
 
 def _opposite_sentences() -> tuple[str, str]:

@@ -218,10 +218,13 @@ ALMOST = st.fixed_dictionaries(
 @example(b"\x00")
 @example(b"{" * 20_000)
 def test_any_bytes_decode_or_are_refused_with_a_known_code(value: bytes) -> None:
+    refusal = None
     try:
         prompt = read(value)
     except RecordError as error:
-        assert error.code in CODES
+        refusal = error.code
+    if refusal is not None:
+        assert refusal in CODES
         return
     # what is accepted never trips later code
     prompt.user_text.encode()
