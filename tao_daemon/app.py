@@ -151,7 +151,14 @@ async def _daemon(config: Config) -> AsyncIterator[list[asyncio.Future[None]]]:
             listeners=[record_transition(metrics), lambda event, transition: scheduler.nudge()],
         )
         work = RoundWork(parts, _round_settings(config), emit=emit, clock=time.time)
-        executor = Executor(work, parts, board, post=supervisor.post, drain_seconds=config.serving.drain_seconds)
+        executor = Executor(
+            work,
+            parts,
+            board,
+            post=supervisor.post,
+            drain_seconds=config.serving.drain_seconds,
+            outage_seconds=config.round.outage_seconds,
+        )
         stack.push_async_callback(executor.stop)
         scheduler = RoundScheduler(
             config.round,

@@ -69,9 +69,9 @@ def bootstrap(background: Background, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random-weight Llama of two layers with a real tokenizer and chat template."""
-    from tao_daemon.embedded.model import ensure_tiny_model
+    from tao_daemon.embedded.model import tiny_random_model
 
-    return asyncio.run(ensure_tiny_model(tmp_path_factory.mktemp("model")))
+    return tiny_random_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def tiny_vllm(background: Background, tiny_model: Path, tmp_path_factory: pytest
 
     log = tmp_path_factory.mktemp("vllm") / "vllm.log"
     server = background.enter(EmbeddedVllm(tiny_model, served_model_name="base", log_path=log))
-    return Server(server.url, tiny_model)
+    return Server(server.base_url, tiny_model)
 
 
 @dataclass

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, assert_never
 
 from tao_daemon.clients.failpoints import reach
-from tao_daemon.daemon.phases import Parts, RoundWork
+from tao_daemon.daemon.phases import OutagePatience, Parts, RoundWork
 from tao_daemon.daemon.routes_board import RoutesBoard
 from tao_daemon.domain.commands import (
     CloseRound,
@@ -22,7 +23,7 @@ from tao_daemon.domain.commands import (
     RunPhase,
     VerifyAdapter,
 )
-from tao_daemon.domain.errors import TaoError
+from tao_daemon.domain.errors import TaoError, UpstreamError
 from tao_daemon.domain.events import AdapterVerified, Event, RoundClosed, SwapFailed
 from tao_daemon.domain.round import ClosingRound, Outcome, RoundState
 
@@ -42,12 +43,14 @@ class Executor:
         *,
         post: Callable[[Event], None],
         drain_seconds: float,
+        outage_seconds: float,
     ) -> None:
         self._work = work
         self._parts = parts
         self._board = board
         self._post = post
         self._drain_seconds = drain_seconds
+        self._outage_seconds = outage_seconds
         self._round_task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -110,13 +113,26 @@ class Executor:
     async def _verify(self, adapter: str, attempt: int) -> None:
         reach("swapping.begin")
         try:
-            record = await asyncio.to_thread(self._parts.adapters.get, adapter)
-            detail = await self._parts.fleet.serve(record)
+            detail = await self._serve(adapter)
         except (TaoError, OSError) as error:
             self._post(SwapFailed(adapter, attempt, str(error)))
         else:
             reach("swapping.end")
             self._post(AdapterVerified(adapter, attempt, detail))
+
+    async def _serve(self, adapter: str) -> str:
+        """Load and verify; a server that does not answer is waited for, as a round waits for it."""
+        record = await asyncio.to_thread(self._parts.adapters.get, adapter)
+        patience = OutagePatience(self._outage_seconds, time.monotonic())
+        while True:
+            try:
+                return await self._parts.fleet.serve(record)
+            except UpstreamError as error:
+                pause = patience.next_pause(time.monotonic())
+                if pause is None:
+                    raise
+                log.warning("a swap waits for its server", extra={"adapter": adapter, "reason": str(error)})
+                await asyncio.sleep(pause)
 
     async def _retire(self, adapter: str) -> None:
         """Requests that began on the adapter may end on it: unload it only after the drain time."""

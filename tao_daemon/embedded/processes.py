@@ -168,6 +168,20 @@ def free_port() -> int:
         return port
 
 
+def require_free(port: int, what: str) -> None:
+    """Raise when something listens on the loopback port: a readiness probe would take it for ours."""
+    with socket.socket() as probe:
+        # Connections of an earlier server that linger are not in the way.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise EmbeddedError(
+                f"{what} cannot listen on 127.0.0.1:{port} ({error.strerror}): stop what holds that port, or leave the "
+                "port out to have a free one chosen"
+            ) from error
+
+
 async def _until_ready(probe: Probe, interval_s: float) -> None:
     while not await probe():
         await asyncio.sleep(interval_s)

@@ -18,7 +18,7 @@ from typing import Self
 import aiohttp
 
 from tao_daemon.embedded.platform import preferred_dtype, read_features, require_supported
-from tao_daemon.embedded.processes import Command, ManagedProcess, free_port
+from tao_daemon.embedded.processes import Command, ManagedProcess, free_port, require_free
 
 _START_DEADLINE_S = 300.0
 _STOP_GRACE_S = 10.0
@@ -97,6 +97,7 @@ class EmbeddedVllm:
         """Start, and return once the server answers; this takes from half a minute to minutes."""
         if self._process is not None:
             return
+        require_free(self.settings.port, "the embedded vLLM")
         command = Command("embedded vLLM", server_argv(self.settings), self._log_path, server_env(self.settings))
         process = self._process = await ManagedProcess.start(command)
         try:

@@ -85,6 +85,7 @@ class KafkaSource:
         self._timings = timings
         self._connect = connect
         self._state = "stopped"
+        self._detail = ""
         self._failures = 0
         self._stopping = threading.Event()
         self._submission = Submission(store, self._delay, self._stopping)
@@ -95,6 +96,11 @@ class KafkaSource:
     def state(self) -> str:
         """One of the states of IntakeStateChanged."""
         return self._state
+
+    @property
+    def detail(self) -> str:
+        """Why it is in that state, as of the latest try."""
+        return self._detail
 
     def start(self) -> None:
         self._thread.start()
@@ -283,6 +289,7 @@ class KafkaSource:
         return backoff_seconds(failures, first=timings.first_pause, maximum=timings.longest_pause, seed=self._seed)
 
     def _enter(self, state: str, detail: str = "") -> None:
+        self._detail = detail
         if state == self._state:
             return
         self._state = state

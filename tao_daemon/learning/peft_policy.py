@@ -137,7 +137,7 @@ def _attach(base: Any, spec: TrainingSpec) -> PeftModel:
             lora_alpha=spec.alpha,
             lora_dropout=0.0,
             bias="none",
-            target_modules="all-linear",
+            target_modules=_linear_layers(base),
             task_type="CAUSAL_LM",
         )
         model: PeftModel = get_peft_model(base, config)
@@ -145,6 +145,13 @@ def _attach(base: Any, spec: TrainingSpec) -> PeftModel:
     folder = Path(spec.start_adapter)
     _check_start(folder, spec)
     return PeftModel.from_pretrained(base, str(folder), is_trainable=True, local_files_only=True)
+
+
+def _linear_layers(base: Any) -> list[str]:
+    """Last names of all linear layers but the language-model head: short, as vLLM's own configs have them."""
+    head = base.get_output_embeddings()
+    layers = [name for name, layer in base.named_modules() if isinstance(layer, torch.nn.Linear) and layer is not head]
+    return sorted({name.rpartition(".")[2] for name in layers})
 
 
 def _check_start(folder: Path, spec: TrainingSpec) -> None:

@@ -17,7 +17,7 @@ import re
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tao_daemon.config import Training
@@ -70,8 +70,9 @@ class SubprocessTrainer:
         process = await self._start(directory)
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
-                failure = await _follow(process, progress)
-                status = await process.wait()
+                with _group_ends_with(process):
+                    failure = await _follow(process, progress)
+                    status = await process.wait()
         except TimeoutError:
             raise TrainingError(
                 f"training did not end within {self._settings.timeout_seconds:g} seconds and was stopped; "
@@ -189,6 +190,29 @@ async def _follow(process: Process, progress: Progress) -> str:
                 failure = reason
             case PhaseEntered(name):
                 logger.info("trainer phase", extra={"phase": name, "pid": process.pid})
+
+
+@contextlib.contextmanager
+def _group_ends_with(process: Process) -> Iterator[None]:
+    """Kill what is left of the group once its leader ends: a stray member would hold our pipes open."""
+    loop = asyncio.get_running_loop()
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:  # it has ended, and was reaped
+        _signal_group(process, signal.SIGKILL)
+        yield
+        return
+
+    def ended() -> None:
+        loop.remove_reader(descriptor)
+        _signal_group(process, signal.SIGKILL)
+
+    loop.add_reader(descriptor, ended)
+    try:
+        yield
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 def _signal_group(process: Process, number: signal.Signals) -> None:

