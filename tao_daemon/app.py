@@ -248,6 +248,7 @@ def _round_settings(config: Config) -> RoundSettings:
         held_out_prompts=config.gate.prompts,
         min_groups=config.training.min_groups,
         min_spread=config.training.min_spread,
+        sampling_limit=config.sampling.max_tokens,
         outage_seconds=config.round.outage_seconds,
         base_seed=config.round.seed,
         base_model=str(config.training.base_model),

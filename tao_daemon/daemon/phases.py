@@ -33,6 +33,7 @@ from tao_daemon.domain.report import Pair, Verdict
 from tao_daemon.domain.round import Phase, RoundState
 from tao_daemon.domain.signals import Emit, GroupsScored, PhaseProgressed, TrainingStepped
 from tao_daemon.registry.round_archive import RoundArchive
+from tao_daemon.scoring.cutoff import settle_cut_off
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class RoundSettings:
     held_out_prompts: int
     min_groups: int
     min_spread: float
+    sampling_limit: int
     outage_seconds: float
     base_seed: int
     base_model: str
@@ -204,7 +206,8 @@ class RoundWork:
             prompt = prompts[group.prompt_id]
             rewards = await scorer.score(prompt, [c.text for c in group.completions])
             if group.completions and None not in rewards:
-                scored.append(ScoredGroup(group, tuple(r for r in rewards if r is not None), scorer.names(prompt)))
+                graded = ScoredGroup(group, tuple(r for r in rewards if r is not None), scorer.names(prompt))
+                scored.append(settle_cut_off(graded, prompt.request, self._settings.sampling_limit))
             self._emit(PhaseProgressed(running.id, running.phase, number, len(groups)))
         useful = [s for s in scored if s.spread >= self._settings.min_spread]
         signal = _scoring_signal(useful, dropped=len(groups) - len(useful), failures=len(groups) - len(scored))

@@ -9,7 +9,7 @@ load the base → attach a new adapter or continue one → log-probabilities →
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ class Policy:
 
 
 def load_policy(spec: TrainingSpec) -> Policy:
-    """π₀, ready to learn. Raises TrainingError for a base or a start adapter that cannot be trained here."""
+    """π₀, ready to learn. Raises TrainingError for an architecture that cannot be trained here."""
     torch.manual_seed(spec.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = choose_dtype(spec.dtype, device)
@@ -142,9 +142,7 @@ def _attach(base: Any, spec: TrainingSpec) -> PeftModel:
         )
         model: PeftModel = get_peft_model(base, config)
         return model
-    folder = Path(spec.start_adapter)
-    _check_start(folder, spec)
-    return PeftModel.from_pretrained(base, str(folder), is_trainable=True, local_files_only=True)
+    return PeftModel.from_pretrained(base, spec.start_adapter, is_trainable=True, local_files_only=True)
 
 
 def _linear_layers(base: Any) -> list[str]:
@@ -152,21 +150,6 @@ def _linear_layers(base: Any) -> list[str]:
     head = base.get_output_embeddings()
     layers = [name for name, layer in base.named_modules() if isinstance(layer, torch.nn.Linear) and layer is not head]
     return sorted({name.rpartition(".")[2] for name in layers})
-
-
-def _check_start(folder: Path, spec: TrainingSpec) -> None:
-    if not (folder / ADAPTER_FILE).is_file():
-        raise TrainingError(f"start adapter {folder} holds no {ADAPTER_FILE}; roll back to an adapter that exists")
-    try:
-        config: Mapping[str, Any] = json.loads((folder / ADAPTER_CONFIG_FILE).read_text(encoding="utf-8"))
-        found = (config["r"], config["lora_alpha"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise TrainingError(f"start adapter {folder}: {ADAPTER_CONFIG_FILE} is unreadable ({error})") from None
-    if found != (spec.rank, spec.alpha):
-        raise TrainingError(
-            f"start adapter {folder} has rank {found[0]} and alpha {found[1]}, the configuration says {spec.rank} "
-            f"and {spec.alpha}; restore training.rank and training.alpha, or undo to the base model first"
-        )
 
 
 def _check_architecture(config: Any) -> None:

@@ -26,7 +26,7 @@ from tao_daemon.domain.errors import TrainingError
 from tao_daemon.domain.signals import TrainingStepped
 from tao_daemon.learning import probes
 from tao_daemon.learning.advantage import LearningGroup, Selection, Weighting
-from tao_daemon.learning.base_model import base_digest
+from tao_daemon.learning.checkpoints import base_digest
 from tao_daemon.learning.contract import (
     FINGERPRINT_FILE,
     PhaseEntered,

@@ -21,7 +21,7 @@ from typing import TextIO
 
 from tao_daemon.domain.errors import TaoError, TrainingError
 from tao_daemon.learning.advantage import Selection, select
-from tao_daemon.learning.base_model import check_base, context_tokens
+from tao_daemon.learning.checkpoints import check_base, check_start, context_tokens
 from tao_daemon.learning.contract import (
     ARTEFACT_DIRECTORY,
     BATCH_FILE,
@@ -95,6 +95,8 @@ def _read(directory: Path) -> tuple[TrainingSpec, Selection]:
         )
     base = Path(spec.base_model)
     check_base(base)
+    if spec.start_adapter is not None:
+        check_start(Path(spec.start_adapter), rank=spec.rank, alpha=spec.alpha)
     with (directory / BATCH_FILE).open(encoding="utf-8") as lines:
         groups = decode_batch(lines)
     limit = min(spec.max_sequence_tokens, context_tokens(base) or spec.max_sequence_tokens)

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tao_daemon.domain.completion import Completion, CompletionGroup, ScoredGrou
 _COMPLETIONS = """{'prompt_id': 'VARCHAR', 'prompt_token_ids': 'INTEGER[]',
  'completions': 'STRUCT("index" INTEGER, strategy VARCHAR, "text" VARCHAR, token_ids INTEGER[],
                         logprobs DOUBLE[], finish_reason VARCHAR)[]'}"""
-_SCORES = "{'prompt_id': 'VARCHAR', 'rewards': 'DOUBLE[]', 'scorers': 'VARCHAR[]'}"
+_SCORES = "{'prompt_id': 'VARCHAR', 'indices': 'INTEGER[]', 'rewards': 'DOUBLE[]', 'scorers': 'VARCHAR[]'}"
 _EVALUATION = """{'prompt_id': 'VARCHAR', 'incumbent_text': 'VARCHAR', 'candidate_text': 'VARCHAR',
  'incumbent_score': 'DOUBLE', 'candidate_score': 'DOUBLE', 'incumbent_tokens': 'INTEGER', 'candidate_tokens': 'INTEGER',
  'incumbent_truncated': 'BOOLEAN', 'candidate_truncated': 'BOOLEAN'}"""
@@ -74,14 +74,22 @@ class RoundArchive:
         return self._table(round_id, "completions").exists()
 
     def write_scores(self, round_id: int, scored: Iterable[ScoredGroup]) -> None:
-        rows = [{"prompt_id": s.group.prompt_id, "rewards": s.rewards, "scorers": s.scorers} for s in scored]
+        rows = [
+            {
+                "prompt_id": s.group.prompt_id,
+                "indices": [completion.index for completion in s.group.completions],
+                "rewards": s.rewards,
+                "scorers": s.scorers,
+            }
+            for s in scored
+        ]
         self._write_table(round_id, "scores", rows, _SCORES)
 
     def scored_groups(self, round_id: int) -> list[ScoredGroup]:
-        """The groups that could be scored, with their rewards."""
+        """The groups that could be scored, with the completions that count and their rewards."""
         groups = {group.prompt_id: group for group in self.completions(round_id)}
         return [
-            ScoredGroup(groups[row["prompt_id"]], tuple(row["rewards"]), tuple(row["scorers"]))
+            ScoredGroup(_only(groups[row["prompt_id"]], row["indices"]), tuple(row["rewards"]), tuple(row["scorers"]))
             for row in self._read_table(round_id, "scores")
         ]
 
@@ -138,6 +146,11 @@ class RoundArchive:
             cursor = db.execute("SELECT * FROM read_parquet(?)", [str(self._table(round_id, name))])
             names = [column[0] for column in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _only(group: CompletionGroup, indices: Sequence[int]) -> CompletionGroup:
+    wanted = set(indices)
+    return replace(group, completions=tuple(c for c in group.completions if c.index in wanted))
 
 
 def _group(row: Mapping[str, Any]) -> CompletionGroup:

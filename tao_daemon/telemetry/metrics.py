@@ -5,6 +5,8 @@ Adapter names appear only on the `_info` metric, which holds one series at a tim
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
@@ -20,6 +22,7 @@ from tao_daemon.domain.signals import (
     PhaseProgressed,
     PromptsBuffered,
     RecordsRejected,
+    SamplesLost,
     Signal,
     TrainingStepped,
     UpstreamCalled,
@@ -90,6 +93,7 @@ class Metrics:
             "tao_sampling_completions_total", "Completions sampled", ["strategy"], registry=registry
         )
         self._tokens = Counter("tao_sampling_tokens_total", "Completion tokens sampled", registry=registry)
+        self._lost = Counter("tao_sampling_lost_total", "Samples that did not come", ["kind"], registry=registry)
         self._groups = Counter("tao_scoring_groups_total", "Groups by what became of them", ["fate"], registry=registry)
         self._reward = Gauge(
             "tao_scoring_mean_reward_ratio", "Mean reward of the last round", ["completions"], registry=registry
@@ -121,6 +125,8 @@ class Metrics:
                 for strategy, count in signal.strategy_counts:
                     self._completions.labels(strategy).inc(count)
                 self._tokens.inc(signal.tokens)
+            case SamplesLost():
+                self._lost.labels(signal.kind).inc(signal.count)
             case GroupsScored():
                 self._groups.labels("kept").inc(signal.kept)
                 self._groups.labels("dropped").inc(signal.dropped)
@@ -132,6 +138,8 @@ class Metrics:
                 self._kl.set(signal.kl)
             case UpstreamCalled():
                 self._upstream.labels(signal.operation, signal.outcome).observe(signal.seconds)
+            case _:
+                assert_never(signal)
 
     def routes(self, routes: Routes) -> None:
         self._generation.set(routes.generation)

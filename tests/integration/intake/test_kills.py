@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import random
 import signal
+import string
 import subprocess
 import sys
 import time
@@ -39,7 +41,7 @@ def test_exactly_once_through_kills(
 ) -> None:
     total = kills * RECORDS_PER_KILL
     bad = set(range(7, total, 31))
-    broker.send(topic, [b"bad" if n in bad else {"prompt": f"{n} {random.Random(n).random()}"} for n in range(total)])
+    broker.send(topic, [b"bad" if n in bad else {"prompt": f"{n} {_letters(n)}"} for n in range(total)])
     path = tmp_path / "tao.duckdb"
     reached: Counter[str] = Counter()
     for run in range(kills):
@@ -74,6 +76,10 @@ def test_exactly_once_through_kills(
     assert len(keys) == len(bad)
 
 
+def _letters(seed: int) -> str:
+    return "".join(random.Random(seed).choices(string.ascii_lowercase, k=40))
+
+
 def _finish(path: Path, make_source: Callable[..., Any], wait: Any, total: int) -> None:
     """An undisturbed run to the end."""
     store = DuckDBStore(path, held_out_fraction=0.2, similarity=0.7, max_attempts=3, min_free_disk_mib=0, emit=discard)
@@ -84,8 +90,6 @@ def _finish(path: Path, make_source: Callable[..., Any], wait: Any, total: int) 
 
 
 def _read(store: DuckDBStore, source: Any) -> int:
-    import asyncio
-
     return sum(asyncio.run(store.next_offsets(source._kafka.topic)).values())
 
 

@@ -128,24 +128,12 @@ def test_saved_files_are_what_vllm_reads_and_reproducible(policy: Policy, tmp_pa
     assert (config["use_dora"], config["bias"], config["modules_to_save"]) == (False, "none", None)
 
 
-def test_start_adapter_of_another_rank_is_refused(policy: Policy, spec: TrainingSpec, tmp_path: Path) -> None:
-    policy.save(tmp_path)
-    with pytest.raises(TrainingError, match="rank 8 and alpha 16, the configuration says 32 and 16"):
-        load_policy(replace(spec, start_adapter=str(tmp_path), rank=32))
-
-
-def test_start_adapter_as_a_pickle_is_refused(spec: TrainingSpec, tmp_path: Path) -> None:
-    (tmp_path / "adapter_model.bin").write_bytes(b"\x80")
-    with pytest.raises(TrainingError, match="holds no adapter_model.safetensors"):
-        load_policy(replace(spec, start_adapter=str(tmp_path)))
-
-
 def test_a_head_that_scales_its_logits_is_refused(spec: TrainingSpec, tmp_path: Path) -> None:
     config = transformers.CohereConfig(
         vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4
     )
     transformers.CohereForCausalLM(config).save_pretrained(tmp_path)
-    with pytest.raises(TrainingError, match="cohere is not supported: logit_scale"):
+    with pytest.raises(TrainingError, match=r"cohere is not supported: logit_scale"):
         load_policy(replace(spec, base_model=str(tmp_path)))
 
 

@@ -17,7 +17,7 @@ from tao_daemon.domain.errors import TrainingError
 from tao_daemon.domain.signals import TrainingStepped
 from tao_daemon.learning import peft_trainer
 from tao_daemon.learning.advantage import Selection, select
-from tao_daemon.learning.base_model import base_digest
+from tao_daemon.learning.checkpoints import base_digest
 from tao_daemon.learning.contract import (
     ADAPTER_FILE,
     FINGERPRINT_FILE,

@@ -27,10 +27,10 @@ SECRET = "the text of a prompt"
 STUBBORN = """
     import os, signal, subprocess, sys, time
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    child = subprocess.Popen([sys.executable, "-c",
-        "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', file=sys.stderr, flush=True); time.sleep(600)"],
-        stderr=subprocess.PIPE)
-    child.stderr.readline()
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import os, time; os.write(2, b'up'); time.sleep(600)"], stderr=subprocess.PIPE
+    )
+    child.stderr.read(2)
     print('{"event": "progress", "step": %d, "steps": %d, "loss": 0, "kl": 0}' % (os.getpid(), child.pid), flush=True)
     time.sleep(600)
 """
@@ -91,7 +91,7 @@ async def test_trains_for_real_with_progress_and_an_artefact(
 
 async def test_a_reason_told_by_the_worker_is_the_error(tmp_path: Path, place: Callable[[int, int], Path]) -> None:
     settings = Training(base_model=tmp_path / "missing", timeout_seconds=120)
-    with pytest.raises(TrainingError, match="missing holds no config.json"):
+    with pytest.raises(TrainingError, match=r"missing holds no config.json"):
         await SubprocessTrainer(settings, place).train(job(), lambda step: None)
 
 
@@ -178,7 +178,7 @@ async def test_an_older_attempts_directory_is_never_reused(place: Callable[[int,
 
 
 async def test_a_command_that_does_not_exist_names_itself(place: Callable[[int, int], Path]) -> None:
-    with pytest.raises(TrainingError, match="cannot start the trainer 'no-such-command'.*training.command"):
+    with pytest.raises(TrainingError, match=r"cannot start the trainer 'no-such-command'.*training.command"):
         await SubprocessTrainer(Training(command=("no-such-command",)), place).train(job(), lambda step: None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from tao_daemon.domain.completion import Completion, CompletionGroup, ScoredGroup
@@ -47,6 +48,22 @@ def test_scores_are_joined_to_their_groups(tmp_path: Path) -> None:
     archive.write_scores(1, [scored])
     assert archive.scored_groups(1) == [scored]
     assert scored.spread == 0.75
+
+
+def test_scores_remember_which_completions_count(tmp_path: Path) -> None:
+    archive = RoundArchive(tmp_path)
+    archive.append_group(1, a_group("a"))
+    archive.finish_sampling(1)
+    fewer = replace(a_group("a"), completions=a_group("a").completions[1:])
+    scored = ScoredGroup(fewer, (0.5,), ("ticket",))
+    archive.write_scores(1, [scored])
+    assert archive.scored_groups(1) == [scored]
+
+
+def test_a_gate_without_pairs_leaves_an_empty_table(tmp_path: Path) -> None:
+    archive = RoundArchive(tmp_path)
+    archive.write_evaluation(1, [])
+    assert archive.evaluation(1) == []
 
 
 def test_a_report_grows_phase_by_phase(tmp_path: Path) -> None:

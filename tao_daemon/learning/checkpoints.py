@@ -1,6 +1,6 @@
-"""The base model's folder, as far as it can be judged without torch.
+"""The folders that training reads, base model and start adapter, as far as they can be judged without torch.
 
-Read-only. check → digest → context
+Read-only. check the base → its context → check the start adapter → digest
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tao_daemon.domain.errors import TrainingError
+from tao_daemon.learning.contract import ADAPTER_CONFIG_FILE, ADAPTER_FILE
 
 
 def check_base(folder: Path) -> None:
@@ -44,3 +45,19 @@ def context_tokens(folder: Path) -> int | None:
     text = data.get("text_config", data)
     window = None if text.get("use_sliding_window") is False else text.get("sliding_window")
     return min((limit for limit in (text.get("max_position_embeddings"), window) if limit), default=None)
+
+
+def check_start(folder: Path, *, rank: int, alpha: int) -> None:
+    """Raises TrainingError when the folder is no adapter in safetensors of this rank and alpha."""
+    if not (folder / ADAPTER_FILE).is_file():
+        raise TrainingError(f"start adapter {folder} holds no {ADAPTER_FILE}; roll back to an adapter that exists")
+    try:
+        config: dict[str, Any] = json.loads((folder / ADAPTER_CONFIG_FILE).read_text(encoding="utf-8"))
+        found = (config["r"], config["lora_alpha"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise TrainingError(f"start adapter {folder}: {ADAPTER_CONFIG_FILE} is unreadable ({error})") from None
+    if found != (rank, alpha):
+        raise TrainingError(
+            f"start adapter {folder} has rank {found[0]} and alpha {found[1]}, the configuration says {rank} "
+            f"and {alpha}; restore training.rank and training.alpha, or undo to the base model first"
+        )

@@ -1,0 +1,128 @@
+"""The demo's config.toml: the file that `tao-daemon run` and `tao-daemon gateway` are started with.
+
+Pure. Everything that is not written here keeps its default; what is, says why.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tao_daemon.embedded.traffic import HINT, MAX_TOKENS
+
+TOPIC: Final = "prompts"
+PUBLIC_MODEL: Final = "assistant"
+BASE_MODEL: Final = "base"
+HELD_OUT_PROMPTS: Final = 56
+
+
+@dataclass(frozen=True, slots=True)
+class DemoPlaces:
+    """Where the demo's parts are. URLs without a path."""
+
+    work_dir: Path
+    model_dir: Path
+    bootstrap: str
+    vllm: str
+    control_port: int
+    gateway_port: int
+
+    @property
+    def schema_file(self) -> Path:
+        return self.work_dir / "answer.schema.json"
+
+    @property
+    def data_dir(self) -> Path:
+        return self.work_dir / "data"
+
+    @property
+    def control(self) -> str:
+        return f"http://127.0.0.1:{self.control_port}"
+
+    @property
+    def gateway(self) -> str:
+        return f"http://127.0.0.1:{self.gateway_port}"
+
+
+def config_text(places: DemoPlaces, *, seed: int) -> str:
+    """The file. JSON strings are TOML strings."""
+    q = _quoted
+    return f"""\
+# Written by `tao-daemon demo`. See config.toml of the project for every key and its default.
+
+[daemon]
+data_dir = {q(places.data_dir)}
+shutdown_seconds = 8.0
+
+[kafka]
+bootstrap_servers = [{q(places.bootstrap)}]
+topic = {q(TOPIC)}
+consumer_group = "tao-demo"
+
+[buffer]
+# The gate needs its held-out prompts within minutes: more of them than usual.
+held_out_fraction = 0.3
+min_free_disk_mib = 64
+
+[round]
+prompts = 20
+min_new_prompts = 90
+min_interval_seconds = 5.0
+seed = {seed}
+
+[sampling]
+completions = 6
+max_tokens = {MAX_TOKENS}
+# With 6 + 2 completions each this fills 64 of the server's 72 slots; live questions have the rest.
+concurrent_prompts = 8
+
+# Exploration: the same ticket, asked with more help. Training teaches the model to do it without.
+[[sampling.strategies]]
+name = "exact-format"
+completions = 2
+instruction = {q(HINT)}
+
+# Nobody labelled anything: an answer is as good as it meets the schema.
+[[scorers]]
+name = "ticket-json"
+type = "json_schema"
+schema_file = {q(places.schema_file)}
+
+[training]
+base_model = {q(places.model_dir)}
+rank = 16
+alpha = 32
+# Few prompts and few steps, so larger steps than one would take in production.
+learning_rate = 1e-3
+epochs = 2
+groups_per_step = 5
+kl_budget = 5.0
+
+[gate]
+# Smaller than recommended (200 for a verifier), as the verdict says: a demo has minutes.
+prompts = {HELD_OUT_PROMPTS}
+min_prompts = {HELD_OUT_PROMPTS}
+
+[serving]
+replicas = [{q(places.vllm)}]
+base_model = {q(BASE_MODEL)}
+max_rank = 16
+
+[rollout]
+# The gate alone decides. The default is "approve": a person does.
+mode = "auto"
+
+[gateway]
+port = {places.gateway_port}
+public_model = {q(PUBLIC_MODEL)}
+daemon_url = {q(places.control)}
+
+[control]
+port = {places.control_port}
+"""
+
+
+def _quoted(value: object) -> str:
+    return json.dumps(str(value), ensure_ascii=False)
