@@ -54,13 +54,12 @@ compile() { # PART: its packages
 import importlib.metadata
 import pathlib
 import sys
+import sysconfig
 
-roots = set()
+site = pathlib.Path(sysconfig.get_path("purelib"))
 for line in pathlib.Path(sys.argv[1]).read_text().split():
-    for file in importlib.metadata.files(line.partition("==")[0]) or []:
-        if file.suffix == ".py" and ".." not in file.parts:
-            roots.add(file.locate().parent if len(file.parts) == 1 else file.locate().parents[len(file.parts) - 2])
-print("\n".join(sorted({str(root) for root in roots if root.name != "site-packages"})))
+    files = importlib.metadata.files(line.partition("==")[0]) or []
+    print("\n".join(sorted({str(site / file.parts[0]) for file in files if file.suffix == ".py" and file.parts[0] != ".."})))
 PY
 }
 

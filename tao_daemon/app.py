@@ -56,6 +56,8 @@ from tao_daemon.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
+_KEEP_ALIVE_SECONDS = 3.0
+
 
 def journal_path(config: Config) -> Path:
     return config.daemon.data_dir / "control.db"
@@ -140,7 +142,9 @@ async def _daemon(config: Config) -> AsyncIterator[list[asyncio.Future[None]]]:
         stack.callback(journal.close)
         store = await asyncio.to_thread(_open_store, config, emit)
         stack.push_async_callback(asyncio.to_thread, store.close)
-        session = await stack.enter_async_context(aiohttp.ClientSession())
+        # Below vLLM's own 5 s, so that no request meets a connection that is just being closed.
+        connector = aiohttp.TCPConnector(keepalive_timeout=_KEEP_ALIVE_SECONDS)
+        session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         parts = _parts(config, store, session, emit)
         board = RoutesBoard(routes_path(config))
         supervisor = Supervisor(

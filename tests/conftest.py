@@ -22,10 +22,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import settings
 from kafka import KafkaProducer
 
 from tao_daemon.embedded.broker import EmbeddedBroker
 from tao_daemon.embedded.processes import free_port, guarded
+
+# A busy machine must not fail a property.
+settings.register_profile("tao", deadline=None)
+settings.load_profile("tao")
 
 T = TypeVar("T")
 START_SECONDS = 240.0

@@ -65,9 +65,12 @@ class ClusterIndex:
             return
         signatures = np.stack([record.signature for record in records])
         tasks = np.array([_task_number(record.task) for record in records], dtype=np.uint64)
-        self._table.add_sorted(self._table.keys(signatures, tasks), first=self._count)
-        for record, task in zip(records, tasks, strict=True):
-            self._append(record.signature, task, record.split)
+        first, end = self._count, self._count + len(records)
+        self._table.add_sorted(self._table.keys(signatures, tasks), first=first)
+        self._reserve(len(records))
+        self._signatures[first:end], self._tasks[first:end] = signatures, tasks
+        self._held_out[first:end] = [record.split is Split.HELD_OUT for record in records]
+        self._count = end
 
     def assign(self, fingerprints: Sequence[Fingerprint]) -> list[Assignment]:
         """One assignment per fingerprint, in order; later ones see the clusters that earlier ones started."""
@@ -111,16 +114,21 @@ class ClusterIndex:
         return same_task[enough], similarities[enough]
 
     def _append(self, signature: Signature, task: np.uint64, split: Split) -> int:
-        if self._count == len(self._tasks):
-            room = max(1024, self._count // 2)
-            self._signatures = np.concatenate([self._signatures, np.empty((room, SLOTS), dtype=np.uint32)])
-            self._tasks = np.concatenate([self._tasks, np.empty(room, dtype=np.uint64)])
-            self._held_out = np.concatenate([self._held_out, np.empty(room, dtype=np.bool_)])
+        self._reserve(1)
         number = self._count
         self._signatures[number], self._tasks[number] = signature, task
         self._held_out[number] = split is Split.HELD_OUT
         self._count += 1
         return number
+
+    def _reserve(self, more: int) -> None:
+        """Room for `more` clusters; grows by half, so that appending stays cheap."""
+        if self._count + more <= len(self._tasks):
+            return
+        room = max(1024, more, self._count // 2)
+        self._signatures = np.concatenate([self._signatures, np.empty((room, SLOTS), dtype=np.uint32)])
+        self._tasks = np.concatenate([self._tasks, np.empty(room, dtype=np.uint64)])
+        self._held_out = np.concatenate([self._held_out, np.empty(room, dtype=np.bool_)])
 
 
 def split_of(key: str, *, held_out_fraction: float, salt: str) -> Split:

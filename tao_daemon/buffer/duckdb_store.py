@@ -25,7 +25,7 @@ from tao_daemon.buffer.clusters import Assignment, ClusterIndex, ClusterRecord
 from tao_daemon.buffer.database import failure_name, open_database, transaction
 from tao_daemon.buffer.disk import DiskReserve
 from tao_daemon.buffer.ingesting import counted, new_clusters, unseen
-from tao_daemon.buffer.selection import choose
+from tao_daemon.buffer.selection import Candidate, choose
 from tao_daemon.buffer.signatures import fingerprint
 from tao_daemon.domain.errors import PromptStoreError
 from tao_daemon.domain.ports import BufferStats, Claim, Ingest, Ingested
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _SCAN_LIMIT = 50_000
-"""Candidates per tenant that one claim looks at, at most: the store's thread serves intake too."""
+"""Candidates after which one claim looks no further: the store's thread serves intake too."""
 
 
 class DuckDBStore:
@@ -182,15 +182,16 @@ class DuckDBStore:
 
     def _choose(self, connection: tables.Connection, claim: Claim, split: Split) -> list[Prompt]:
         """Look at each tenant's newest first, and further back only while the claim is not full."""
-        candidates = []
-        start, end = 0, max(256, 4 * claim.limit)
+        candidates: list[Candidate] = []
+        size = max(1024, 16 * claim.limit)
         while True:
-            window = tables.read_candidates(connection, split, max_attempts=self._max_attempts, ranks=(start, end))
-            candidates += window
+            page = (len(candidates), size)
+            found = tables.read_candidates(connection, split, max_attempts=self._max_attempts, page=page)
+            candidates += found
             chosen = choose(candidates, claim)
-            if len(chosen) == claim.limit or not window or end >= _SCAN_LIMIT:
+            if len(chosen) == claim.limit or len(found) < size or len(candidates) >= _SCAN_LIMIT:
                 return chosen
-            start, end = end, 4 * end
+            size *= 4
 
     def _release(self, connection: tables.Connection, round_id: int, consumed: bool) -> None:
         if tables.is_ended(connection, round_id):

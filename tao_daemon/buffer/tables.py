@@ -130,7 +130,7 @@ def insert_clusters(connection: Connection, records: Sequence[ClusterRecord], fi
     )
 
 
-def read_clusters(connection: Connection, *, batch: int = 20_000) -> Iterator[list[ClusterRecord]]:
+def read_clusters(connection: Connection, *, batch: int = 100_000) -> Iterator[list[ClusterRecord]]:
     """Every cluster in the order of its number, in batches."""
     result = connection.execute("SELECT number, task, split, signature FROM clusters ORDER BY number")
     while rows := result.fetchmany(batch):
@@ -165,18 +165,19 @@ def read_offsets(connection: Connection, topic: str) -> dict[int, int]:
 
 
 def read_candidates(
-    connection: Connection, split: Split, *, max_attempts: int, ranks: tuple[int, int]
+    connection: Connection, split: Split, *, max_attempts: int, page: tuple[int, int]
 ) -> list[Candidate]:
-    """Available prompts whose place among their tenant's, newest first, is in (ranks[0], ranks[1]]."""
+    """Available prompts from page[0] on, page[1] at most: the newest of every tenant, then the second newest …"""
     rows = connection.execute(
         f"""
-        WITH ranked AS (
-            SELECT id, row_number() OVER (PARTITION BY tenant ORDER BY received_at DESC, id) AS place
-            FROM prompts WHERE split = ? AND state = 'fresh' AND attempts < ?
+        WITH wanted AS (
+            SELECT id FROM prompts WHERE split = ? AND state = 'fresh' AND attempts < ?
+            ORDER BY row_number() OVER (PARTITION BY tenant ORDER BY received_at DESC, id), received_at DESC, id
+            OFFSET ? LIMIT ?
         )
-        SELECT cluster, {_PROMPT_COLUMNS} FROM ranked JOIN prompts USING (id) WHERE place > ? AND place <= ?
+        SELECT cluster, {_PROMPT_COLUMNS} FROM wanted JOIN prompts USING (id)
         """,
-        [split.value, max_attempts, *ranks],
+        [split.value, max_attempts, *page],
     ).fetchall()
     return [Candidate(_prompt(row[1:]), row[0]) for row in rows]
 

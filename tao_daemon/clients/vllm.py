@@ -109,9 +109,9 @@ class VllmClient:
         body = {"lora_name": name, "lora_path": path}
         call = _Call("load_adapter", "POST", "/v1/load_lora_adapter", self._load_seconds, body)
         try:
-            await self._text(call)
+            await self._retry.call(lambda: self._text(call))
         except UpstreamError as error:
-            # Asking twice is 400; so is a name in use for something else.
+            # Asking twice is 400, also after an answer that was lost; so is a name in use for something else.
             if error.status != 400 or not await self._is_loaded(name, path):
                 raise
 

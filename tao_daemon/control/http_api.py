@@ -131,7 +131,10 @@ class _Api:
 
 
 async def _who_and_why(request: web.Request) -> tuple[str, str]:
-    body = await request.json() if request.can_read_body else {}
+    try:
+        body = await request.json() if request.can_read_body else {}
+    except ValueError:
+        raise web.HTTPBadRequest(text="the body is not valid JSON") from None
     if not isinstance(body, dict):
         raise web.HTTPBadRequest(text="the body must be a JSON object with `actor` and `reason`")
     return str(body.get("actor") or "api")[:200], str(body.get("reason") or "")[:2000]
@@ -157,8 +160,6 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
             raise
         body = schemas.error(problem.reason.lower().replace(" ", "_"), problem.text or problem.reason)
         return web.json_response(body, status=problem.status)
-    except ValueError:
-        return web.json_response(schemas.error("bad_request", "the body is not valid JSON"), status=400)
     except TimeoutError:
         body = schemas.error("timeout", "the daemon did not act in time", "see its log; undo works with it stopped")
         return web.json_response(body, status=503)

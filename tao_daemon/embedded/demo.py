@@ -16,6 +16,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Never, TypeVar
 
@@ -66,7 +67,7 @@ Evaluation = Callable[[Path, int], Sequence[Mapping[str, Any]]]
 
 
 class Demo:
-    """One run; made inside an event loop. `show` gets a view at every change and every second, `present` each report."""
+    """One run, made in an event loop. `show` gets a view at every change and every second, `present` each report."""
 
     def __init__(
         self,
@@ -90,15 +91,16 @@ class Demo:
         deadline = asyncio.timeout(limit)
         try:
             async with AsyncExitStack() as stack, deadline:
-                places = await self._start_servers(stack)
-                processes = await self._start_service(stack, places)
-                await self._show_rounds(stack, places, processes)
+                places, server = await self._start_servers(stack)
+                service = await self._start_service(stack, places)
+                await self._show_rounds(stack, places, [server, *service])
         except TimeoutError:
             if not deadline.expired():
                 raise
             raise DemoFailed(f"no adapter was promoted within {limit:g} s: {why_not(self._view)}") from None
 
-    async def _start_servers(self, stack: AsyncExitStack) -> DemoPlaces:
+    async def _start_servers(self, stack: AsyncExitStack) -> tuple[DemoPlaces, ManagedProcess]:
+        """Model folder, broker and vLLM, with the process to watch."""
         work_dir = self._settings.work_dir
         loop = asyncio.get_running_loop()
 
@@ -118,21 +120,21 @@ class Demo:
             )
             vllm = await stack.enter_async_context(server)
         assert vllm.process is not None
-        self._vllm = vllm.process
-        return DemoPlaces(work_dir, model, broker.bootstrap, vllm.base_url, free_port(), free_port())
+        places = DemoPlaces(work_dir, model, broker.bootstrap, vllm.base_url, free_port(), free_port())
+        return places, vllm.process
 
     async def _start_service(self, stack: AsyncExitStack, places: DemoPlaces) -> list[ManagedProcess]:
         """The daemon, then a gateway, each as its own command; they are ready when this returns."""
         config = places.work_dir / "config.toml"
         config.write_text(config_text(places, seed=self._settings.seed), encoding="utf-8")
         places.schema_file.write_text(json.dumps(ANSWER_SCHEMA, indent=2) + "\n", encoding="utf-8")
-        started = [self._vllm]
+        started = []
         async with self._part("daemon_start"), aiohttp.ClientSession(timeout=_HTTP_TIMEOUT) as session:
             for name, command, url in (("daemon", "run", places.control), ("gateway", "gateway", places.gateway)):
                 argv = (sys.executable, "-m", "tao_daemon", command, "--config", str(config))
                 log_path = places.work_dir / "logs" / f"{name}.log"
                 process = await stack.enter_async_context(await ManagedProcess.start(Command(name, argv, log_path)))
-                await process.wait_ready(lambda at=url: _is_ready(session, at), deadline_s=_START_SECONDS)
+                await process.wait_ready(partial(_is_ready, session, url), deadline_s=_START_SECONDS)
                 started.append(process)
         return started
 
@@ -173,7 +175,7 @@ class Demo:
     async def _report(self, places: DemoPlaces, follower: _Follower, number: int) -> dict[str, Any]:
         reports = await follower.reports()
         promoted, last = self._view.promoted, self._view.last_round
-        assert promoted is not None and last is not None and self._view.status is not None
+        assert promoted and last and self._view.status  # noqa: PT018 - said once, for the type checker
         self._measured("swap", promoted["since"] - last["ended_at"])
         rows = await in_thread(lambda: self._evaluation(places.data_dir, number))
         return build_report(

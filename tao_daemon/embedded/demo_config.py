@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tao_daemon.embedded.traffic import HINT, MAX_TOKENS
+from tao_daemon.embedded.traffic import MAX_TOKENS, hints
 
 TOPIC: Final = "prompts"
 PUBLIC_MODEL: Final = "assistant"
@@ -68,22 +68,17 @@ min_free_disk_mib = 64
 
 [round]
 prompts = 20
-min_new_prompts = 90
+min_new_prompts = 140
 min_interval_seconds = 5.0
 seed = {seed}
 
 [sampling]
 completions = 6
 max_tokens = {MAX_TOKENS}
-# With 6 + 2 completions each this fills 64 of the server's 72 slots; live questions have the rest.
-concurrent_prompts = 8
+# With 6 + 4 completions each this fills 60 of the server's 72 slots; live questions have the rest.
+concurrent_prompts = 6
 
-# Exploration: the same ticket, asked with more help. Training teaches the model to do it without.
-[[sampling.strategies]]
-name = "exact-format"
-completions = 2
-instruction = {q(HINT)}
-
+{_strategies()}
 # Nobody labelled anything: an answer is as good as it meets the schema.
 [[scorers]]
 name = "ticket-json"
@@ -122,6 +117,22 @@ daemon_url = {q(places.control)}
 [control]
 port = {places.control_port}
 """
+
+
+def _strategies() -> str:
+    """Exploration: the same ticket, asked with more help. Training teaches the model to do without it."""
+    tables = [
+        f"""\
+[[sampling.strategies]]
+name = {_quoted(name)}
+completions = 1
+instruction = {_quoted(instruction)}
+"""
+        for name, instruction in hints().items()
+    ]
+    return "\n".join(
+        ("# Exploration: the same ticket with an example. Training teaches the model to do without it.", *tables)
+    )
 
 
 def _quoted(value: object) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from tao_daemon.embedded.traffic import SYSTEM
+from tao_daemon.embedded.producer import LiveAnswer
+from tao_daemon.embedded.traffic import Ticket
 
 EXAMPLES: Final = 3
 _PHASES = ("claiming", "sampling", "scoring", "training", "evaluating")
@@ -44,12 +45,14 @@ class Promotion:
     """Ticket text by prompt id."""
     seconds: Mapping[str, float]
     """Parts that the demo measured itself."""
-    prompts: int
+    buffer: Mapping[str, Any]
+    """Counts of the buffer, as in /v1/status."""
     live_requests: int
     live_errors: int
+    last_answer: LiveAnswer | None
+    """The gateway's answer after the swap."""
     gateway: str
     """Base URL."""
-    clusters: int
 
 
 def build_report(promotion: Promotion) -> dict[str, Any]:
@@ -75,20 +78,20 @@ def build_report(promotion: Promotion) -> dict[str, Any]:
         "round_outcomes": [
             {"round": r["round"], "decision": r.get("verdict", {}).get("decision", "failed")} for r in reports
         ],
-        "prompts": promotion.prompts,
-        "clusters": promotion.clusters,
+        "prompts": len(promotion.texts),
+        "buffer": dict(promotion.buffer),
         "live_requests": promotion.live_requests,
         "live_errors": promotion.live_errors,
         "seconds": _seconds(promotion.seconds, reports),
         "examples": _examples(rows, promotion.texts),
+        "asked_after_swap": asdict(promotion.last_answer) if promotion.last_answer else None,
         "ask": curl(promotion.gateway, next(iter(promotion.texts.values()), "Where is my parcel?")),
     }
 
 
 def curl(gateway: str, ticket: str) -> str:
     """The line that asks the public model about a ticket, for a POSIX shell."""
-    messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": ticket}]
-    body = json.dumps({"model": "assistant", "messages": messages, "max_tokens": 40}, ensure_ascii=False)
+    body = json.dumps(Ticket(ticket, "", "", "").request, ensure_ascii=False)
     quoted = body.replace("'", "'\\''")
     return f"curl -s {gateway}/v1/chat/completions -H 'content-type: application/json' -d '{quoted}'"
 

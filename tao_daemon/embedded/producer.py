@@ -147,11 +147,12 @@ class LiveQuestions:
         clock = asyncio.get_running_loop().time
         while True:
             started = clock()
-            await self.ask(next(self._source))
+            await self.ask_next()
             await asyncio.sleep(max(0.0, self._every - (clock() - started)))
 
-    async def ask(self, ticket: Ticket) -> LiveAnswer | None:
+    async def ask_next(self) -> LiveAnswer | None:
         """One question, counted; None when it was not answered in full."""
+        ticket = next(self._source)
         clock = asyncio.get_running_loop().time
         started = clock()
         self.requests += 1

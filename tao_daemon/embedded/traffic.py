@@ -8,27 +8,27 @@ seed → tickets (endless, no text twice) → requests
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-SYSTEM: Final = (
-    "You sort customer tickets of a web shop. Reply with a JSON object that has the keys category "
-    "(billing, delivery, product or account) and urgent (true or false)."
-)
-"""Says what is wanted and shows no example: what the small model makes of it by itself is mostly not valid."""
+CATEGORIES: Final = ("billing", "delivery", "product", "account")
 
-HINT: Final = (
-    "Write the object on one line, without any other text, exactly in this form:\n"
-    '{"category": "delivery", "urgent": false}'
+SYSTEM: Final = (
+    'Classify the support ticket into a JSON object with the keys "category" (billing, delivery, product, account) '
+    'and "urgent" (true, false).'
 )
-"""What the exploration strategy adds. Clients never send it; training makes its effect the model's own."""
+QUESTION: Final = 'Ticket: "{text}"\n\nWrite the JSON object with the keys "category" and "urgent":'
+"""System and user message say what is wanted without an example: what the small model makes of it is rarely valid."""
+
+_HINT: Final = "Answer with one short line in exactly this form: "
 
 ANSWER_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
     "properties": {
-        "category": {"enum": ["billing", "delivery", "product", "account"]},
+        "category": {"enum": list(CATEGORIES)},
         "urgent": {"type": "boolean"},
     },
     "required": ["category", "urgent"],
@@ -36,8 +36,8 @@ ANSWER_SCHEMA: Final[dict[str, Any]] = {
 }
 """What a usable answer is. It says nothing about which category is right: nobody labelled anything."""
 
-MAX_TOKENS: Final = 40
-"""The clients' limit on an answer; a valid one takes about 15."""
+MAX_TOKENS: Final = 32
+"""The clients' limit on an answer; a valid one takes about 16."""
 
 _REPEATS = 1 / 12
 _REMEMBERED = 40
@@ -176,8 +176,18 @@ class Ticket:
     @property
     def request(self) -> dict[str, Any]:
         """The OpenAI chat request that the support desk sends for it."""
-        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": self.text}]
+        question = QUESTION.format(text=self.text)
+        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
         return {"model": "assistant", "messages": messages, "max_tokens": MAX_TOKENS}
+
+
+def hints() -> dict[str, str]:
+    """Exploration by strategy name: one example per category, so that none of them is preferred.
+
+    Clients never send these; training makes their effect the model's own.
+    """
+    examples = {c: json.dumps({"category": c, "urgent": place % 2 == 0}) for place, c in enumerate(CATEGORIES)}
+    return {f"shown-{category}": _HINT + example for category, example in examples.items()}
 
 
 def tickets(seed: int) -> Iterator[Ticket]:

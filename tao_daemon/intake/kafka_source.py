@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -39,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 0.25
 """Longest single wait while all is well: how soon a stop is noticed."""
+_CLOSING_SECONDS = 1.0
+"""What a stop keeps back of its deadline for closing the clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,7 @@ class KafkaSource:
         self._detail = ""
         self._failures = 0
         self._stopping = threading.Event()
+        self._deadline = math.inf
         self._submission = Submission(store, self._delay, self._stopping)
         self._rejected: Counter[str] = Counter()
         self._thread = threading.Thread(target=self._run, name="tao-intake", daemon=True)
@@ -107,6 +111,7 @@ class KafkaSource:
 
     def stop(self, seconds: float) -> bool:
         """End after the batch in flight; True when that was done within the deadline. Blocks; idempotent."""
+        self._deadline = time.monotonic() + seconds
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join(seconds)
@@ -116,7 +121,7 @@ class KafkaSource:
         try:
             while not self._stopping.is_set():
                 self._attempt()
-            self._finish()
+            self._finish(None)
             self.finished.set_result(None)
         except BaseException as error:
             logger.exception("intake ended by a bug")
@@ -173,8 +178,7 @@ class KafkaSource:
             if time.monotonic() >= next_check:
                 self._look_after(session, batch, watchdog, silent=time.monotonic() - heard > self._timings.check)
                 next_check = time.monotonic() + self._timings.check
-        if self._submission.busy:
-            self._settle(session, timeout=self._timings.request)
+        self._finish(session)
 
     def _read(self, session: KafkaSession, batch: Batch) -> bool:
         """Poll once; whether anything came."""
@@ -279,10 +283,10 @@ class KafkaSource:
     async def _next_offsets(self, topic: str) -> Mapping[int, int]:
         return await self._store.next_offsets(topic)
 
-    def _finish(self) -> None:
-        """Stopped: give the batch in flight its chance; what was only collected is read again next time."""
+    def _finish(self, session: KafkaSession | None) -> None:
+        """Stopping: wait for the batch in flight; what was only collected is read again next time."""
         if self._submission.busy and not self._submission.failure:
-            self._settle(None, timeout=self._timings.request)
+            self._settle(session, timeout=max(0.0, self._deadline - time.monotonic() - _CLOSING_SECONDS))
 
     def _delay(self, failures: int) -> float:
         timings = self._timings

@@ -138,7 +138,7 @@ async def test_what_no_scorer_accepts_is_left(make: Make) -> None:
 
 async def test_a_claim_looks_past_many_that_are_not_accepted(make: Make) -> None:
     store = make(held_out_fraction=1e-9)
-    put(store, *(prompt(i) for i in range(700)))
+    put(store, *(prompt(i) for i in range(1500)))
     claimed = await store.claim_training(wanted(limit=3, accepts=lambda p: p.source.offset < 2))
     assert [p.source.offset for p in claimed] == [1, 0]
 

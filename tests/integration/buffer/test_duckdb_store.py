@@ -198,9 +198,9 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_duckdb_store import *
 store = opened(Path({str(path)!r}))
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-resource.setrlimit(resource.RLIMIT_FSIZE, (6 * MIB, hard))
+resource.setrlimit(resource.RLIMIT_FSIZE, (3 * MIB, hard))
 acknowledged, refused = 0, 0
-for start in range(0, 4000, 100):
+for start in range(0, 1200, 100):
     try:
         put(store, *(prompt(i, size=4000) for i in range(start, start + 100)), offset=start + 100)
         acknowledged = start + 100
@@ -211,15 +211,15 @@ for start in range(0, 4000, 100):
 assert refused == 2, refused
 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 assert asyncio.run(store.next_offsets("prompts")) == {{0: acknowledged}}
-put(store, *(prompt(i, size=4000) for i in range(acknowledged, 4000)), offset=4000)
+put(store, *(prompt(i, size=4000) for i in range(acknowledged, 1200)), offset=1200)
 store.close()
 print(acknowledged)
 """
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert 0 < int(done.stdout) < 4000
-    assert rows(path, "SELECT count(*), count(DISTINCT source_offset) FROM prompts") == [(4000, 4000)]
+    assert 0 < int(done.stdout) < 1200
+    assert rows(path, "SELECT count(*), count(DISTINCT source_offset) FROM prompts") == [(1200, 1200)]
 
 
 @pytest.mark.chaos

@@ -149,6 +149,18 @@ async def test_the_newer_generation_wins_wherever_it_comes_from(
     assert await gateway.version() == "b"
 
 
+async def test_an_undo_in_the_file_survives_older_routes_from_the_daemon(
+    start_gateway: Start, upstream: Any, daemon: Any, routes_file: Path
+) -> None:
+    upstream.models |= {"bad", "good"}
+    daemon.routes = Routes(1, "bad", "good")
+    gateway = await start_gateway(daemon_url=daemon.url)
+    write_routes(routes_file, 9, "good")
+    daemon.publish(Routes(2, "bad", "good"))
+    await serves(gateway, "good")
+    assert json.loads(routes_file.read_text())["generation"] == 9
+
+
 async def test_a_broken_file_or_daemon_changes_nothing_and_is_not_polled_in_a_loop(
     start_gateway: Start, upstream: Any, daemon: Any, routes_file: Path
 ) -> None:

@@ -202,6 +202,7 @@ def test_a_header_with_any_wrong_number_is_refused(data: st.DataObject) -> None:
         b'{"a":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}',
         b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}} trailing',
         b'{"a":7}',
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
         b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}',
         b"[" * 100_000,
     ],

@@ -1,0 +1,68 @@
+"""Sites whose rounds run on the tiny random model: plumbing in seconds, with real training."""
+
+from __future__ import annotations
+
+import os
+import random
+import string
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def make_tiny_site(make_site: Callable[..., Any], tiny_vllm: Any) -> Callable[..., Any]:
+    """A site on the tiny model; sections override."""
+
+    def make(name: str = "site", **sections: Any) -> Any:
+        base: dict[str, Any] = {
+            "round": {"prompts": 12, "min_new_prompts": 30, "retry_seconds": 0.0},
+            "sampling": {"completions": 8, "max_tokens": 24, "concurrent_prompts": 8},
+            "training": {
+                "base_model": str(tiny_vllm.model),
+                "learning_rate": 0.02,
+                "epochs": 3,
+                "groups_per_step": 4,
+                "kl_budget": 50.0,
+                "max_mismatch": 1.0,
+            },
+            "gate": {
+                "prompts": 32,
+                "min_prompts": 24,
+                "temperature": 1.0,
+                "max_length_ratio": 100.0,
+                "max_truncation_increase": 1.0,
+            },
+            "serving": {"replicas": [tiny_vllm.url], "base_model": "base", "drain_seconds": 1.0},
+            "rollout": {"mode": "auto"},
+            "scorers": [{"name": "letter", "type": "python", "callable": "tiny_scorers:early_letter"}],
+        }
+        for section, values in sections.items():
+            base[section] = {**base[section], **values} if section in base and isinstance(values, dict) else values
+        site = make_site(name, **base)
+        paths = [str(Path(__file__).parent), *sys.path]
+        site.daemon.environment = {"PYTHONPATH": os.pathsep.join(paths)}
+        return site
+
+    return make
+
+
+@pytest.fixture
+def random_prompts() -> Callable[[int, int], list[dict[str, Any]]]:
+    """Requests of random words: no two are near-duplicates. They stop at the first space."""
+
+    def make(count: int, seed: int) -> list[dict[str, Any]]:
+        dice = random.Random(seed)
+
+        def word() -> str:
+            return "".join(dice.choice(string.ascii_lowercase) for _ in range(dice.randint(3, 9)))
+
+        texts = [" ".join(word() for _ in range(8)) for _ in range(count)]
+        return [
+            {"messages": [{"role": "user", "content": text}], "max_tokens": 24, "stop": [" "]} for text in texts
+        ]
+
+    return make
