@@ -32,6 +32,8 @@ from tao_daemon.embedded.processes import free_port, guarded
 settings.register_profile("tao", deadline=None)
 settings.load_profile("tao")
 
+pytest_plugins = ["tests.tiny_sites"]
+
 T = TypeVar("T")
 START_SECONDS = 240.0
 

@@ -33,7 +33,6 @@ def connect_consumer(kafka: Kafka, request_seconds: float) -> Any:
         group_id=kafka.consumer_group,
         enable_auto_commit=False,
         auto_offset_reset="none",
-        allow_auto_create_topics=False,
         fetch_max_bytes=16 * _MIB,
         metrics_enabled=False,
     )

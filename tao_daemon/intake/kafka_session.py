@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from kafka import TopicPartition
@@ -53,9 +54,7 @@ class KafkaSession:
 
     def place(self, stored: Mapping[int, Position], batch: Batch, now: float) -> None:
         """Assign every partition and seek. What the buffer does not know yet goes into `batch`."""
-        numbers = sorted(self._consumer.partitions_for_topic(self._kafka.topic))
-        if not numbers:
-            raise UnknownTopicOrPartitionError(f"topic {self._kafka.topic} does not exist; create it")
+        numbers = self._partitions()
         oldest = self._offsets(self._consumer.beginning_offsets, numbers)
         from_end = not stored and self._kafka.start == "latest"
         newest = self._offsets(self._consumer.end_offsets, numbers) if from_end else oldest
@@ -157,6 +156,18 @@ class KafkaSession:
 
     def _await(self, delivery: Any) -> None:
         delivery.get(timeout=self._request_seconds + 1)
+
+    def _partitions(self) -> list[int]:
+        """The topic's partitions; asking for the first one makes a broker that creates topics create it."""
+        topic = self._kafka.topic
+        if not self._consumer.partitions_for_topic(topic):
+            self._consumer.assign([self._tp(0)])
+            with suppress(KafkaError):
+                self._offsets(self._consumer.beginning_offsets, [0])
+        numbers = sorted(self._consumer.partitions_for_topic(topic))
+        if not numbers:
+            raise UnknownTopicOrPartitionError(f"topic {topic} does not exist and the broker did not create it")
+        return numbers
 
     def _go(self, number: int, position: Position) -> None:
         self._positions[number] = position

@@ -107,6 +107,7 @@ class KafkaSource:
         return self._detail
 
     def start(self) -> None:
+        self.finished.set_running_or_notify_cancel()  # from here on whoever awaits it cannot cancel it
         self._thread.start()
 
     def stop(self, seconds: float) -> bool:

@@ -250,10 +250,35 @@ def test_a_broker_that_is_down_at_first_is_waited_for(
     assert len(signals) == before, "an outage is told once"
     assert threading.active_count() <= threads + 3, "each try leaves nothing behind"
     broker.start()
-    wait(lambda: "does not exist" in source.detail, "a topic that is not there to be named", 20)
+    wait(lambda: source.state == "consuming", "the broker to be found, and the topic to be created")
     broker.send(topic, [request(1)])
     wait(lambda: store.numbers == [1], "the first record")
-    assert source.state == "consuming"
+
+
+def test_a_topic_that_cannot_be_had_is_named(
+    broker: Any, make_source: Make, topic: str, wait: Make, store: Recorder
+) -> None:
+    def connect(kafka: Any, seconds: float) -> Any:
+        consumer = connect_consumer(kafka, seconds)
+        consumer.partitions_for_topic = lambda name: set()
+        return consumer
+
+    source = make_source(store, connect=connect)
+    wait(lambda: source.state == "broker_unreachable", "the refusal")
+    assert f"topic {topic} does not exist" in source.detail
+
+
+def test_awaiting_its_end_from_a_loop_cannot_break_it(make_source: Make, store: Recorder) -> None:
+    source = make_source(store)
+
+    async def give_up() -> None:
+        waiting = asyncio.wrap_future(source.finished)
+        waiting.cancel()
+        await asyncio.sleep(0)
+
+    asyncio.run(give_up())
+    assert source.stop(15)
+    assert source.finished.exception(1) is None
 
 
 def test_a_broker_that_hangs_is_noticed_and_nothing_is_lost(

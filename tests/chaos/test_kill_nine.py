@@ -1,0 +1,103 @@
+"""`kill -9` of the daemon at every place of a round and a swap: it resumes, or is cleanly marked failed.
+
+After the restart nothing is lost, doubled or left behind, and only a verified adapter serves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.vllm, pytest.mark.chaos, pytest.mark.timeout(600)]
+
+PROMPTS = 160
+PHASES = ("claiming", "sampling", "scoring", "training", "evaluating")
+PLACES = [
+    *(f"{phase}.{edge}" for phase in PHASES for edge in ("begin", "end")),
+    "journaled.CandidateJudged",
+    "swapping.begin",
+    "swapping.end",
+    "journaled.AdapterVerified",
+]
+
+
+def trainers(site: Any) -> list[int]:
+    """Trainer processes of this site, found by their spec directory."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if "tao_daemon.learning.worker" in command and str(site.root) in command:
+            found.append(int(path.parent.name))
+    return found
+
+
+def served_adapters(site: Any) -> set[str]:
+    with urllib.request.urlopen(f"{site.config['serving']['replicas'][0]}/v1/models", timeout=10) as response:
+        return {model["id"] for model in json.load(response)["data"]}
+
+
+def check_after_restart(site: Any) -> None:
+    """The round ends one way or another, and the world is whole."""
+    status = site.wait_status(
+        lambda s: s["last_round"] and s["round"] is None and (not s["rollout"] or s["rollout"]["phase"] == "settled"),
+        300,
+        "round 1 to end after the restart",
+    )
+    assert status["last_round"]["id"] == 1
+    assert status["last_round"]["outcome"] in ("accepted", "failed", "rejected", "inconclusive")
+    buffer = status["buffer"]
+    assert buffer["train"] + buffer["held_out"] + buffer["excluded"] == PROMPTS, "nothing lost, nothing doubled"
+    adapter = status["incumbent"]["adapter"]
+    if adapter:
+        directory = Path(site.config["daemon"]["data_dir"], "adapters", adapter)
+        assert (directory / "manifest.json").exists(), "what serves is a whole, published adapter"
+        assert adapter in served_adapters(site)
+        assert status["last_round"]["outcome"] == "accepted"
+    leftovers = list(Path(site.config["daemon"]["data_dir"]).rglob(".tmp-*"))
+    assert leftovers == [], "no half artefact stays"
+    site.wait(lambda: not trainers(site), 20, "every trainer to be gone")
+    assert site.run("audit", "verify").returncode == 0
+
+
+@pytest.fixture
+def site(make_tiny_site: Callable[..., Any], produce: Any, random_prompts: Any) -> Any:
+    """One round is due as soon as it starts, and only one."""
+    made = make_tiny_site(round={"min_interval_seconds": 3600.0, "retry_seconds": 3600.0})
+    produce(made.config["kafka"]["topic"], random_prompts(PROMPTS, seed=3))
+    made.write_config()
+    return made
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_killed_at_a_named_place(site: Any, place: str) -> None:
+    site.daemon.environment["TAO_KILL_AT"] = place
+    site.daemon.start()
+    assert site.daemon.popen.wait(300) == 128 + signal.SIGKILL, site.daemon.tail()
+    assert trainers(site) == [], "a killed daemon leaves no trainer"
+    del site.daemon.environment["TAO_KILL_AT"]
+    site.daemon.start()
+    check_after_restart(site)
+
+
+@pytest.mark.parametrize("phase", ["sampling", "training", "evaluating"])
+def test_killed_in_the_middle_of_a_phase(site: Any, phase: str) -> None:
+    site.daemon.start()
+    site.wait_status(lambda s: s["round"] and s["round"]["phase"] == phase, 200, f"the {phase} phase")
+    if phase == "training":
+        site.wait(lambda: trainers(site), 60, "the trainer to start")
+    os.kill(site.daemon.pid, signal.SIGKILL)
+    site.daemon.popen.wait(30)
+    # The trainer ends by itself when its parent's end of the pipe closes.
+    site.wait(lambda: not trainers(site), 10, "the trainer to end with the daemon")
+    site.daemon.start()
+    check_after_restart(site)
