@@ -121,7 +121,7 @@ class Round(Section):
     outage_seconds: Annotated[float, Field(ge=0.0)] = 3600.0
     """How long a round waits for a model server that does not answer before it fails."""
     tenant_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
-    """Largest fraction of a round's prompts that one tenant may have when there are several."""
+    """Largest fraction of `prompts` that one tenant may have when there are several."""
     max_attempts: Positive = 5
     """Restarts that a round survives before it is marked failed."""
     seed: int = 0

@@ -1,7 +1,8 @@
 """Which of the available prompts a round gets: newest first, one per cluster, no tenant above its share.
 
-Invariant: with several tenants, none has more than max(1, floor(share x size of the claim)) prompts in it. A claim may
-therefore be smaller than asked for: a quiet second tenant limits how much of a loud one's traffic is used.
+Invariant: with several tenants, none has more than max(1, floor(share x limit)) of the claim's places. Places that the
+others cannot fill stay empty, so that a flood never takes the whole round; a tenant with next to no traffic does not
+make rounds impossible either, as a share of the prompts actually claimed would.
 """
 
 from __future__ import annotations
@@ -49,13 +50,7 @@ def _newest_per_cluster(candidates: Iterable[Candidate]) -> Sequence[Prompt]:
 
 
 def _tenant_cap(available: Counter[str], claim: Claim) -> int:
-    """Prompts that each tenant may have, for the largest claim that respects the share."""
-    size = min(claim.limit, available.total())
+    """Places that each tenant may have."""
     if len(available) < 2:
-        return size
-    while size > 0:
-        cap = max(1, math.floor(claim.tenant_share * size + 1e-9))
-        if sum(min(count, cap) for count in available.values()) >= size:
-            return cap
-        size -= 1
-    return 0
+        return claim.limit
+    return max(1, math.floor(claim.tenant_share * claim.limit + 1e-9))

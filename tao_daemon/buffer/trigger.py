@@ -23,7 +23,6 @@ class TriggerState:
     """A calendar date has passed that no round has answered yet; stays true until one does."""
     round_running: bool
     rollout_open: bool
-    paused: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +49,6 @@ def decide(now: float, state: TriggerState) -> Decision:
 
 def _obstacle(now: float, state: TriggerState) -> str | None:
     """What forbids a round whatever wants one; None when nothing does."""
-    if state.paused:
-        return "rounds are paused; resume them to continue"
     if state.round_running:
         return "a round is running"
     if state.rollout_open:

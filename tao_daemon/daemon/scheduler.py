@@ -108,7 +108,6 @@ class RoundScheduler:
             calendar_due=self._is_calendar_due(state, now),
             round_running=bool(state.round or state.closing or state.due),
             rollout_open=state.rollout is not None and state.rollout.phase.is_open,
-            paused=False,
         )
 
     def _interval_after(self, last: RoundSummary | None) -> float:

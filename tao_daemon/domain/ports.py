@@ -51,7 +51,7 @@ class Claim:
     round: int
     limit: int
     tenant_share: float
-    """Largest fraction of the claim that one tenant may have, in (0, 1]."""
+    """Largest fraction of `limit` that one tenant may have when there are several, in (0, 1]."""
     accepts: Accepts
 
 

@@ -101,8 +101,9 @@ def train(spec: TrainingSpec, selection: Selection, artefact: Path, say: Say) ->
     watch.enter("training")
     steps, over_budget = optimise(policy, groups, spec, say)
     watch.enter("saving")
-    policy.save(artefact)
     fingerprint = fingerprint_of(policy, selection.groups)
+    change = _checked_change(fingerprint)
+    policy.save(artefact)
     (artefact / FINGERPRINT_FILE).write_text(fingerprint.to_json(), encoding="utf-8")
     seconds = watch.seconds()
     inputs = sum(step.tokens for step in steps)
@@ -113,7 +114,7 @@ def train(spec: TrainingSpec, selection: Selection, artefact: Path, say: Say) ->
         "groups": float(len(selection.groups)),
         "samples": float(sum(len(group.samples) for group in selection.groups)),
         "stopped_on_kl": float(over_budget),
-        "change": max(probes.change(probe) for probe in fingerprint.probes),
+        "change": change,
         "tokens": float(inputs),
         "tokens_per_second": inputs / seconds["training"],
     }
@@ -277,6 +278,20 @@ def fingerprint_of(policy: Policy, groups: Sequence[LearningGroup]) -> Fingerpri
             tokens = candidate.prompt + candidate.completion
             measured.append(FingerprintProbe(tokens, len(candidate.prompt), adapter, base))
     return Fingerprint(probes.most_telling(measured))
+
+
+def _checked_change(fingerprint: Fingerprint) -> float:
+    """The largest change of any probe; the last step's outcome is first seen here."""
+    change = max(probes.change(probe) for probe in fingerprint.probes)
+    if not math.isfinite(change):
+        raise TrainingError(
+            "the trained adapter gives log-probabilities that are not finite; lower training.learning_rate"
+        )
+    if change == 0:
+        raise TrainingError(
+            "the trained adapter changes nothing on its own training data; raise training.learning_rate"
+        )
+    return change
 
 
 def _check_vocabulary(policy: Policy, groups: Sequence[LearningGroup]) -> None:

@@ -1,12 +1,13 @@
 """Which sequences prove that a server serves the adapter: those on which it differs most from the base model.
 
-Pure. Candidates are short, so that proving stays cheap at every swap, and come from different prompts.
+Pure. Candidates are short, so that proving stays cheap at every swap, and come from many prompts.
 
 learning groups → candidates → (the trainer computes both log-probabilities) → the most telling probes
 """
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,15 +27,18 @@ class Candidate:
 
 
 def candidates(groups: Sequence[LearningGroup]) -> list[Candidate]:
-    """Of the groups with the shortest prompts, the sample with the largest |A| each, cut to 64 tokens."""
+    """At most 32 of the groups with the shortest prompts: first the sample with the largest |A| of each, then the
+    second ones, and so on, so that a few groups with short answers still give enough tokens to tell."""
     short = sorted(groups, key=lambda group: len(group.prompt_token_ids))[:MAX_CANDIDATES]
-    return [
-        Candidate(
-            group.prompt_token_ids,
-            max(group.samples, key=lambda sample: abs(sample.advantage)).token_ids[:MAX_COMPLETION_TOKENS],
-        )
-        for group in short
-    ]
+    layers = itertools.zip_longest(*(_by_advantage(group) for group in short))
+    found = (candidate for layer in layers for candidate in layer if candidate is not None)
+    return list(itertools.islice(found, MAX_CANDIDATES))
+
+
+def _by_advantage(group: LearningGroup) -> list[Candidate]:
+    ordered = sorted(group.samples, key=lambda sample: abs(sample.advantage), reverse=True)
+    cut = dict.fromkeys(sample.token_ids[:MAX_COMPLETION_TOKENS] for sample in ordered)
+    return [Candidate(group.prompt_token_ids, completion) for completion in cut]
 
 
 def change(probe: FingerprintProbe) -> float:

@@ -189,6 +189,15 @@ def test_numbers_that_explode_fail_with_the_step(spec: TrainingSpec, batch: list
     assert not (tmp_path / ADAPTER_FILE).exists()
 
 
+@pytest.mark.parametrize(("rate", "message"), [(1e30, "not finite; lower"), (1e-45, "changes nothing .* raise")])
+def test_the_last_step_is_checked_too(
+    spec: TrainingSpec, batch: list[ScoredGroup], tmp_path: Path, rate: float, message: str
+) -> None:
+    with pytest.raises(TrainingError, match=message):
+        train(replace(spec, epochs=1, groups_per_step=8, learning_rate=rate), batch, tmp_path)
+    assert not (tmp_path / ADAPTER_FILE).exists()
+
+
 def test_a_broken_base_is_found_before_training(spec: TrainingSpec, batch: list[ScoredGroup], tmp_path: Path) -> None:
     base = tmp_path / "base"
     base.mkdir()

@@ -17,7 +17,6 @@ READY = TriggerState(
     calendar_due=False,
     round_running=False,
     rollout_open=False,
-    paused=False,
 )
 
 
@@ -30,7 +29,6 @@ def test_enough_prompts_start_a_round() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"paused": True}, "paused"),
         ({"round_running": True}, "a round is running"),
         ({"rollout_open": True}, "a rollout is open"),
         ({"train_available": 499}, "499 of 500"),

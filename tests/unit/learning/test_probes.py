@@ -11,10 +11,12 @@ def sample(advantage: float, *tokens: int) -> LearningSample:
     return LearningSample(tokens, (-1.0,) * len(tokens), advantage, Weighting.IMPORTANCE)
 
 
-def test_the_sample_that_teaches_most_stands_for_its_group() -> None:
-    (found,) = candidates([LearningGroup((1, 2), (sample(0.1, 3), sample(-0.5, *range(100)), sample(0.4, 5)))])
-    assert found.prompt == (1, 2)
-    assert found.completion == tuple(range(MAX_COMPLETION_TOKENS))
+def test_the_samples_that_teach_most_come_first_and_never_twice() -> None:
+    samples = (sample(0.1, 3), sample(-0.5, *range(100)), sample(0.4, 5), sample(0.4, 5))
+    found = candidates([LearningGroup((1, 2), samples), LearningGroup((1, 2, 3), (sample(0.2, 9), sample(0.1, 8)))])
+    longest = tuple(range(MAX_COMPLETION_TOKENS))
+    assert [c.completion for c in found] == [longest, (9,), (5,), (8,), (3,)]
+    assert {c.prompt for c in found} == {(1, 2), (1, 2, 3)}
 
 
 def test_short_prompts_are_preferred() -> None:
