@@ -32,6 +32,7 @@ def make_tiny_site(make_site: Callable[..., Any], tiny_vllm: Any) -> Callable[..
             "gate": {
                 "prompts": 32,
                 "min_prompts": 24,
+                "min_differing_pairs": 5,
                 "temperature": 1.0,
                 "max_length_ratio": 100.0,
                 "max_truncation_increase": 1.0,

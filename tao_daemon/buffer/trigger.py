@@ -44,7 +44,7 @@ def decide(now: float, state: TriggerState) -> Decision:
         if enough
         else f"the calendar is due, with {state.train_available} fresh training prompts"
     )
-    return Decision(True, cause + _held_out_note(state))
+    return Decision(True, cause)
 
 
 def _obstacle(now: float, state: TriggerState) -> str | None:
@@ -61,6 +61,11 @@ def _obstacle(now: float, state: TriggerState) -> str | None:
     wanted = state.calendar_due or (state.min_new_prompts > 0 and state.train_available >= state.min_new_prompts)
     if wanted and state.train_available < needed:
         return f"{state.train_available} fresh training prompts, and a round needs at least {needed}"
+    if wanted and state.held_out_available < state.gate_min_prompts:
+        return (
+            f"{state.held_out_available} fresh held-out prompts, and the gate needs {state.gate_min_prompts} "
+            "(gate.min_prompts) to judge what a round trains"
+        )
     return None
 
 
@@ -73,12 +78,3 @@ def _waiting_for(state: TriggerState) -> str:
     if state.min_new_prompts == 0:
         return f"the calendar is not due ({state.train_available} fresh training prompts wait)"
     return f"{state.train_available} of {state.min_new_prompts} fresh training prompts"
-
-
-def _held_out_note(state: TriggerState) -> str:
-    if state.held_out_available >= state.gate_min_prompts:
-        return ""
-    return (
-        f"; only {state.held_out_available} held-out prompts for a gate that needs {state.gate_min_prompts}: "
-        "unless more arrive, its verdict will be inconclusive"
-    )

@@ -18,6 +18,7 @@ from tao_daemon.embedded.demo_report import report_lines
 from tao_daemon.embedded.demo_view import PHASES, SETUP, View, changes, rewards_line, traffic_line
 
 _BAR_WIDTH = 32
+_SHORT = 80
 
 
 class Display(Protocol):
@@ -29,7 +30,7 @@ class Display(Protocol):
 @contextmanager
 def display() -> Iterator[Display]:
     """The display that fits stdout."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         yield PlainDisplay()
         return
@@ -104,12 +105,18 @@ def _facts(view: View) -> RenderableType:
     table.add_row("live questions", f"{view.live_requests} through the gateway, {errors}")
     table.add_row("serving", view.status["incumbent"]["adapter"] or "the base model")
     if view.last_answer:
-        shown = " ".join(view.last_answer.answer.split())[:100]
-        table.add_row("last answer", Text(f"{shown}  ({view.last_answer.version}, {view.last_answer.seconds:.1f} s)"))
+        last = view.last_answer
+        table.add_row("last question", Text(_short(last.question)))
+        table.add_row("its answer", Text(f"{_short(last.answer)}  ({last.version}, {last.seconds:.1f} s)"))
     latest = view.reports[max(view.reports)] if view.reports else None
     if rewards := rewards_line(latest):
         table.add_row("rewards", rewards)
     return table
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _SHORT else line[: _SHORT - 1] + "…"
 
 
 def _phases(view: View) -> RenderableType:

@@ -36,7 +36,7 @@ from tao_daemon.embedded.vllm_server import EmbeddedVllm
 T = TypeVar("T")
 
 PACE: Final = Pace(first=320, first_rate=16.0, rate=1.0)
-QUESTION_SECONDS: Final = 5.0
+QUESTION_SECONDS: Final = 6.0
 
 _VLLM_SLOTS = 72
 _REFRESH_SECONDS = 1.0

@@ -89,10 +89,11 @@ schema_file = {q(places.schema_file)}
 base_model = {q(places.model_dir)}
 rank = 16
 alpha = 32
-# Few prompts and few steps, so larger steps than one would take in production.
+# One round must show something: larger steps, and more freedom in each, than one would give in production.
 learning_rate = 1e-3
 epochs = 2
 groups_per_step = 5
+clip_high = 4.0
 kl_budget = 5.0
 
 [gate]

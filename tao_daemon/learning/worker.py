@@ -60,6 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     os.environ.update(_OFFLINE)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads would take the cores from a vLLM beside us
     events = _claim_stdout()
 
     def say(event: WorkerEvent) -> None:

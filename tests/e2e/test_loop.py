@@ -72,7 +72,7 @@ def test_a_round_makes_the_served_model_better_and_undo_takes_it_back(
     site.start(gateway=True)
     client = Client(site.gateway_url)
     client.start()
-    produce(site.config["kafka"]["topic"], random_prompts(240, seed=1))
+    produce(site.config["kafka"]["topic"], random_prompts(480, seed=1))
     try:
         status = site.wait_status(
             lambda s: s["rollout"] and s["rollout"]["phase"] == "settled", 240, "an adapter to settle"
@@ -101,7 +101,7 @@ def test_an_undo_works_with_the_daemon_down(
 ) -> None:
     site = make_tiny_site()
     site.start(gateway=True)
-    produce(site.config["kafka"]["topic"], random_prompts(240, seed=2))
+    produce(site.config["kafka"]["topic"], random_prompts(480, seed=2))
     status = site.wait_status(
         lambda s: s["rollout"] and s["rollout"]["phase"] == "settled", 240, "an adapter to settle"
     )

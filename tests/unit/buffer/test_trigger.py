@@ -59,7 +59,8 @@ def test_the_interval_ends() -> None:
     assert not decide(999.0, state).run
 
 
-def test_a_shortage_of_held_out_prompts_is_said_and_does_not_stop_it() -> None:
-    decision = decide(0.0, replace(READY, held_out_available=199))
-    assert decision.run
-    assert "only 199 held-out prompts for a gate that needs 200" in decision.reason
+@pytest.mark.parametrize("change", [{}, {"calendar_due": True}])
+def test_a_round_that_no_gate_could_judge_does_not_start(change: dict[str, object]) -> None:
+    decision = decide(0.0, replace(READY, held_out_available=199, **change))
+    assert not decision.run
+    assert "199 fresh held-out prompts, and the gate needs 200" in decision.reason

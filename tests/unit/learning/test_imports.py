@@ -1,0 +1,16 @@
+"""torch belongs to the trainer process alone, and even there only after the batch was found good."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize("module", ["subprocess_trainer", "worker", "advantage", "packing", "contract", "probes"])
+def test_importing_this_loads_no_torch(module: str) -> None:
+    code = (
+        f"import sys, tao_daemon.learning.{module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
