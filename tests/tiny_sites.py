@@ -62,8 +62,6 @@ def random_prompts() -> Callable[[int, int], list[dict[str, Any]]]:
             return "".join(dice.choice(string.ascii_lowercase) for _ in range(dice.randint(3, 9)))
 
         texts = [" ".join(word() for _ in range(8)) for _ in range(count)]
-        return [
-            {"messages": [{"role": "user", "content": text}], "max_tokens": 24, "stop": [" "]} for text in texts
-        ]
+        return [{"messages": [{"role": "user", "content": text}], "max_tokens": 24, "stop": [" "]} for text in texts]
 
     return make

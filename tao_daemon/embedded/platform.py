@@ -44,7 +44,7 @@ def require_supported(features: CpuFeatures) -> None:
     """Raise when the embedded vLLM would die of an illegal instruction instead of starting."""
     if not features.avx2:
         raise EmbeddedError(
-            "the embedded vLLM needs a Linux x86-64 processor with avx2, and the flags in /proc/cpuinfo do not list it: "
+            "the embedded vLLM needs a Linux x86-64 processor with avx2, and /proc/cpuinfo does not list it: "
             "run on another machine (in a virtual machine, pass the host's CPU through), "
             "or point [serving] at a vLLM that runs elsewhere"
         )

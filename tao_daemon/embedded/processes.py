@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -110,10 +111,8 @@ class ManagedProcess:
         """SIGTERM, then after `grace_s` SIGKILL for everything that is left; returns when all is gone."""
         if self.returncode is None and grace_s > 0:
             self._signal(signal.SIGTERM)
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self.wait(), grace_s)
-            except TimeoutError:
-                pass
         if self.returncode is None:
             await self._kill_all()
 
@@ -132,10 +131,8 @@ class ManagedProcess:
             await self.wait()
 
     def _signal(self, number: signal.Signals) -> None:
-        try:
+        with suppress(ProcessLookupError):
             self._process.send_signal(number)
-        except ProcessLookupError:
-            pass
 
     def _start_error(self, what: str) -> EmbeddedError:
         command = self.command
@@ -183,5 +180,5 @@ def require_free(port: int, what: str) -> None:
 
 
 async def _until_ready(probe: Probe, interval_s: float) -> None:
-    while not await probe():
+    while not await probe():  # noqa: ASYNC110 - a server of its own: there is no event to await
         await asyncio.sleep(interval_s)

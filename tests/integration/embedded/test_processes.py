@@ -72,7 +72,10 @@ async def test_ready_then_stop_leaves_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_polite_child_is_given_its_grace(tmp_path: Path) -> None:
-    script = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); print('up', flush=True); signal.pause()"
+    script = (
+        "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7));"
+        "print('up', flush=True); signal.pause()"
+    )
     process = await ManagedProcess.start(Command("polite", [sys.executable, "-c", script], tmp_path / "log"))
     await log_says(tmp_path / "log", "up")
     await process.stop(grace_s=DEADLINE_S)
@@ -98,7 +101,7 @@ async def test_a_child_that_is_never_ready_meets_the_deadline(tmp_path: Path) ->
         return False
 
     async with await ManagedProcess.start(Command("sleeper", argv, tmp_path / "log")) as process:
-        with pytest.raises(EmbeddedError, match="sleeper was not ready after 0.3 s"):
+        with pytest.raises(EmbeddedError, match=r"sleeper was not ready after 0\.3 s"):
             await process.wait_ready(never, deadline_s=0.3)
 
 

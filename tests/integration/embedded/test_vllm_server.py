@@ -48,9 +48,13 @@ async def chat(base_url: str, key: str) -> tuple[int, Any]:
         "return_token_ids": True,
     }
     headers = {"Authorization": f"Bearer {key}"}
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
-        async with session.post(f"{base_url}/v1/chat/completions", json=body, headers=headers) as answer:
-            return answer.status, await answer.json()
+    url = f"{base_url}/v1/chat/completions"
+    timeout = aiohttp.ClientTimeout(total=60)
+    async with (
+        aiohttp.ClientSession(timeout=timeout) as session,
+        session.post(url, json=body, headers=headers) as answer,
+    ):
+        return answer.status, await answer.json()
 
 
 async def test_it_serves_chat_and_stop_leaves_no_process(tiny_model: Path, tmp_path: Path) -> None:
