@@ -12,10 +12,10 @@ demo: install-demo  ## the whole loop on this machine: make demo ARGS="--once --
 	$(BIN)/tao-daemon demo $(ARGS)
 
 test: install-dev  ## unit, property, contract, integration and end-to-end tests on real components
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m "not chaos" $(ARGS)
 
 test-quick: install-dev  ## what needs no model server
-	$(BIN)/python -m pytest -m "not vllm" $(ARGS)
+	$(BIN)/python -m pytest -m "not vllm and not chaos" $(ARGS)
 
 test-system: install-dev  ## what needs packages of the operating system; installs them
 	bash deploy/system-packages.sh
@@ -28,7 +28,7 @@ check: install-dev  ## ruff, mypy --strict, import-linter
 	$(BIN)/lint-imports
 
 chaos: install-dev  ## kill -9 in every phase, and other slow proofs
-	$(BIN)/python -m pytest tests/chaos $(ARGS)
+	$(BIN)/python -m pytest -m chaos tests $(ARGS)
 
 bench: install-dev  ## make bench NAME=x runs bench/x and writes bench/results/x.json
 	$(BIN)/python -m bench.$(NAME) $(ARGS)

@@ -67,7 +67,7 @@ held_out_fraction = 0.3
 min_free_disk_mib = 64
 
 [round]
-prompts = 20
+prompts = 16
 min_new_prompts = 140
 min_interval_seconds = 5.0
 seed = {seed}
@@ -92,7 +92,7 @@ alpha = 32
 # One round must show something: larger steps, and more freedom in each, than one would give in production.
 learning_rate = 1e-3
 epochs = 2
-groups_per_step = 5
+groups_per_step = 4
 clip_high = 4.0
 kl_budget = 5.0
 
