@@ -213,7 +213,7 @@ class Training(Section):
     max_sequence_tokens: Positive = 4096
     """Prompt plus one completion; longer ones are dropped from training and counted."""
     micro_batch_tokens: Positive = 8192
-    """Tokens per forward pass, at most (a single group may exceed it)."""
+    """Tokens per forward pass, at most (a single completion with its prompt may exceed it)."""
     clip_low: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     """Lower clip of the probability ratio: 1 - clip_low."""
     clip_high: Annotated[float, Field(gt=0.0)] = 0.28

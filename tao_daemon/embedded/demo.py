@@ -36,9 +36,10 @@ from tao_daemon.embedded.vllm_server import EmbeddedVllm
 T = TypeVar("T")
 
 PACE: Final = Pace(first=320, first_rate=16.0, rate=1.0)
-QUESTION_SECONDS: Final = 6.0
+QUESTION_PAUSE_SECONDS: Final = 6.0
+"""Between live questions: they take the processors from the trainer."""
 
-_VLLM_SLOTS = 72
+_VLLM_SLOTS = 96
 _REFRESH_SECONDS = 1.0
 _START_SECONDS = 60.0
 _ROUTE_SECONDS = 60.0
@@ -145,7 +146,7 @@ class Demo:
         seed = self._settings.seed
         producer = TicketProducer(tickets(seed), bootstrap=places.bootstrap, topic=TOPIC, pace=PACE)
         questions = await stack.enter_async_context(
-            LiveQuestions(tickets(seed + 1), gateway=places.gateway, every_seconds=QUESTION_SECONDS)
+            LiveQuestions(tickets(seed + 1), gateway=places.gateway, pause_seconds=QUESTION_PAUSE_SECONDS)
         )
         session = await stack.enter_async_context(aiohttp.ClientSession(places.control, timeout=_HTTP_TIMEOUT))
         follower = _Follower(session, producer, questions, self._see)

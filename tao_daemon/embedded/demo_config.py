@@ -15,7 +15,7 @@ from tao_daemon.embedded.traffic import MAX_TOKENS, hints
 TOPIC: Final = "prompts"
 PUBLIC_MODEL: Final = "assistant"
 BASE_MODEL: Final = "base"
-HELD_OUT_PROMPTS: Final = 56
+HELD_OUT_PROMPTS: Final = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,8 @@ seed = {seed}
 [sampling]
 completions = 6
 max_tokens = {MAX_TOKENS}
-# With 6 + 4 completions each this fills 60 of the server's 72 slots; live questions have the rest.
-concurrent_prompts = 6
+# With 6 + 4 completions each this fills 80 of the server's 96 slots; live questions have the rest.
+concurrent_prompts = 8
 
 {_strategies()}
 # Nobody labelled anything: an answer is as good as it meets the schema.

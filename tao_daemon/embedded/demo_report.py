@@ -110,6 +110,8 @@ def report_lines(report: Mapping[str, Any], *, keeps_running: bool) -> list[str]
         f"{report['adapter_valid']:.0%} of the answers fully valid",
         f"  difference: {_score(report['difference'], report['difference_ci95'], '+')}",
         f"  the gate: {report['verdict'][-1]}",
+        "The schema knows the form and nobody labelled the tickets, so the form is what was learned, not which category",
+        "is right. What the scorers check is what gets better.",
         "",
         "Three of them, answered by both:",
     ]
@@ -131,14 +133,18 @@ def report_lines(report: Mapping[str, Any], *, keeps_running: bool) -> list[str]
 def _facts(report: Mapping[str, Any]) -> list[str]:
     seconds = report["seconds"]
     parts = [f"  {_PARTS.get(name, name):<32}{value:7.1f} s" for name, value in seconds.items() if name != "total"]
-    rounds = "1 round" if report["rounds"] == 1 else f"{report['rounds']} rounds"
+    rounds = _count(report["rounds"], "round")
     return [
         f"{report['prompts']} tickets came in over Kafka; {rounds}; meanwhile {report['live_requests']} live questions "
-        f"through the gateway, {report['live_errors']} errors.",
+        f"through the gateway, {_count(report['live_errors'], 'error')}.",
         "Where the time went:",
         *parts,
         f"  {'in all':<32}{seconds['total']:7.1f} s",
     ]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _seconds(measured: Mapping[str, float], reports: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -177,4 +183,4 @@ def _score(value: float, interval: Sequence[float], sign: str = "") -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ⏎ ".join(part for part in text.strip().splitlines() if part.strip()) or "(nothing)"
+    return " ".join(text.split()) or "(nothing)"

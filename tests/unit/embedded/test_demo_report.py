@@ -105,7 +105,7 @@ def test_the_text_says_what_the_numbers_say() -> None:
     assert "before (base model): 0.33 [" in text or "before (base model): 0.32 [" in text
     assert "75% of the answers fully valid" in text
     assert "24 pairs, fewer than the 200 recommended" in text
-    assert "40 live questions through the gateway, 1 errors" in text
+    assert "40 live questions through the gateway, 1 error." in text
     assert report["ask"] in text
     assert "without --once" in "\n".join(report_lines(report, keeps_running=False))
 
