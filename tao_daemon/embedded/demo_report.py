@@ -110,7 +110,7 @@ def report_lines(report: Mapping[str, Any], *, keeps_running: bool) -> list[str]
         f"{report['adapter_valid']:.0%} of the answers fully valid",
         f"  difference: {_score(report['difference'], report['difference_ci95'], '+')}",
         f"  the gate: {report['verdict'][-1]}",
-        "The schema knows the form and nobody labelled the tickets, so the form is what was learned, not which category",
+        "The schema checks the form, and nobody labelled the tickets: what was learned is the form, not which category",
         "is right. What the scorers check is what gets better.",
         "",
         "Three of them, answered by both:",

@@ -72,6 +72,7 @@ def test_a_signal_while_it_starts_ends_everything(tmp_path: Path, at: str, numbe
     process = start(tmp_path / "demo", TMPDIR=marker)
     read_until(process, at)
     time.sleep(2.0)
+    assert len(left_over(marker)) >= 3, "the demo, a guard and a server"
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number, out
@@ -94,6 +95,7 @@ def test_killing_the_demo_itself_leaves_nothing(tmp_path: Path) -> None:
     process = start(tmp_path / "demo", TMPDIR=marker)
     read_until(process, "vLLM server")
     time.sleep(2.0)
+    assert len(left_over(marker)) >= 3
     process.kill()
     process.communicate(timeout=30)
     assert wait_until_gone(marker) == []
