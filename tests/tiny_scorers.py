@@ -1,4 +1,4 @@
-"""A scorer that a random model can learn: answers that begin with a letter of the first half of the alphabet."""
+"""A scorer that even a random model can learn: about half its tokens begin with the space that ends an answer."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def early_letter(request: Mapping[str, Any], answer: str) -> float:
-    return float(answer[:1].lower() in set("abcdefghijklm"))
+def says_nothing(request: Mapping[str, Any], answer: str) -> float:
+    return float(not answer)

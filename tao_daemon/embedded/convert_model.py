@@ -84,11 +84,11 @@ def _tiny_model(seed: int) -> Any:
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=2,
-        tie_word_embeddings=True,
-        # Ten times the usual: with tiny weights every answer is equally likely, and no adapter could change that.
-        initializer_range=0.2,
+        tie_word_embeddings=False,
     )
     model: Any = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
+    # With a head of the usual size every token is equally likely, and no adapter could change that much.
+    torch.nn.init.normal_(model.lm_head.weight, std=0.3)
     return model.to(torch.bfloat16)
 
 

@@ -33,7 +33,7 @@ MANIFEST = "tao-model.json"
 _CONVERTER = "tao_daemon.embedded.convert_model"
 _PROGRESS_PREFIX = "progress: "
 # Raised whenever the converter writes something else than before: old folders are then replaced.
-_RECIPE = 2
+_RECIPE = 3
 _DEADLINE_S = 900.0
 
 

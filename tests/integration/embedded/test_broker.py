@@ -29,7 +29,7 @@ def consume(bootstrap: str, topic: str, count: int) -> list[bytes]:
     consumer = KafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=10_000)
     try:
         consumer.assign([TopicPartition(topic, 0)])
-        return [record.value for record, _ in zip(consumer, range(count), strict=False)]
+        return [record.value for _, record in zip(range(count), consumer, strict=False)]
     finally:
         consumer.close()
 
