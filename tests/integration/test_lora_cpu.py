@@ -139,5 +139,6 @@ def test_an_unknown_vllm_keeps_the_stock_kernels(
     finally:
         lora_cpu.logger.removeHandler(caplog.handler)
     assert punica_cpu.PunicaWrapperCPU is Unknown
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    # Once or twice, depending on whether vLLM has set up its loggers by now.
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
     assert "add_lora_linear" in caplog.text
