@@ -197,12 +197,8 @@ def _aborted(event: RolloutAborted, state: State, now: float) -> Transition:
 
 
 def _verified(event: AdapterVerified, state: State, now: float) -> Transition:
-    rollout = state.rollout
-    if (
-        rollout is None
-        or rollout.phase is not RolloutPhase.SWAPPING
-        or (rollout.adapter, rollout.attempt) != (event.adapter, event.attempt)
-    ):
+    rollout = _current_swap(state, event.adapter, event.attempt)
+    if rollout is None:
         return Transition(state, note=f"{event.adapter} is served and verified: {event.detail}")
     old = state.routes
     routes = Routes(old.generation + 1, adapter=rollout.adapter, previous=old.adapter)
@@ -218,12 +214,8 @@ def _verified(event: AdapterVerified, state: State, now: float) -> Transition:
 
 
 def _swap_failed(event: SwapFailed, state: State, now: float) -> Transition:
-    rollout = state.rollout
-    if (
-        rollout is None
-        or rollout.phase is not RolloutPhase.SWAPPING
-        or (rollout.adapter, rollout.attempt) != (event.adapter, event.attempt)
-    ):
+    rollout = _current_swap(state, event.adapter, event.attempt)
+    if rollout is None:
         return Transition(state, note=f"{event.adapter} could not be verified: {event.reason}")
     return _abort(state, rollout, event.reason, now)
 
@@ -255,6 +247,14 @@ def _current(state: State, round_id: int, attempt: int, phase: Phase) -> RoundSt
     running = state.round
     if running and (running.id, running.attempt, running.phase) == (round_id, attempt, phase):
         return running
+    return None
+
+
+def _current_swap(state: State, adapter: str, attempt: int) -> RolloutState | None:
+    """The swap under way, when the event speaks of it and of its present attempt."""
+    rollout = state.rollout
+    if rollout and rollout.phase is RolloutPhase.SWAPPING and (rollout.adapter, rollout.attempt) == (adapter, attempt):
+        return rollout
     return None
 
 
