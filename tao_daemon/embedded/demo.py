@@ -42,7 +42,7 @@ QUESTION_PAUSE_SECONDS: Final = 6.0
 _VLLM_SLOTS = 96
 _REFRESH_SECONDS = 1.0
 _START_SECONDS = 60.0
-_ROUTE_SECONDS = 60.0
+_ROUTE_SECONDS = 300.0
 _HTTP_TIMEOUT = aiohttp.ClientTimeout(total=10.0)
 _UNHEARD_LIMIT = 12
 """Status requests in a row without an answer after which the daemon counts as hung; each waits up to 10 s."""

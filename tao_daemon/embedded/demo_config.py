@@ -69,7 +69,7 @@ min_free_disk_mib = 64
 [round]
 prompts = 16
 min_new_prompts = 140
-min_interval_seconds = 5.0
+min_interval_seconds = 20.0
 seed = {seed}
 
 [sampling]

@@ -27,7 +27,7 @@ VERSION_HEADER = "X-Tao-Version"
 
 _TICK_SECONDS = 0.5
 _SEND_SECONDS = 30.0
-_QUESTION_TIMEOUT = aiohttp.ClientTimeout(total=120.0, sock_connect=5.0)
+_QUESTION_TIMEOUT = aiohttp.ClientTimeout(total=300.0, sock_connect=5.0)
 
 
 class TrafficError(TaoError):
