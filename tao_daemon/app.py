@@ -28,14 +28,18 @@ from tao_daemon.control.auth import ensure_token
 from tao_daemon.control.http_api import build_app
 from tao_daemon.control.service import Service
 from tao_daemon.daemon.executor import Executor
+from tao_daemon.daemon.fleet_keeper import FleetKeeper
 from tao_daemon.daemon.instance import sole_owner
 from tao_daemon.daemon.instruments import record_transition
-from tao_daemon.daemon.machine import Policy
+from tao_daemon.daemon.keeping import KeeperParts, KeeperSettings, desired_of
 from tao_daemon.daemon.phases import Parts, RoundSettings, RoundWork
 from tao_daemon.daemon.progress import ProgressBoard
+from tao_daemon.daemon.rollout_watch import RolloutWatch, WatchSettings
 from tao_daemon.daemon.routes_board import RoutesBoard
 from tao_daemon.daemon.scheduler import RoundScheduler
+from tao_daemon.daemon.state import Policy
 from tao_daemon.daemon.supervisor import Supervisor
+from tao_daemon.daemon.traffic_board import TrafficBoard
 from tao_daemon.domain.events import DaemonStarted
 from tao_daemon.domain.ports import Ingest
 from tao_daemon.domain.prompt import Prompt
@@ -48,6 +52,8 @@ from tao_daemon.learning.subprocess_trainer import SubprocessTrainer
 from tao_daemon.registry.adapter_store import DirectoryAdapterStore
 from tao_daemon.registry.journal import Journal
 from tao_daemon.registry.round_archive import RoundArchive
+from tao_daemon.rollout.assessment import Limits
+from tao_daemon.rollout.plan import FreezeWindow, Plan, clock_seconds
 from tao_daemon.rollout.vllm_fleet import VllmFleet
 from tao_daemon.sampling.vllm_sampler import VllmSampler
 from tao_daemon.scoring.scorer import ConfiguredScorer
@@ -68,7 +74,27 @@ def routes_path(config: Config) -> Path:
 
 
 def policy_of(config: Config) -> Policy:
-    return Policy(config.rollout.mode, config.round.max_attempts)
+    """What the configuration lets the machine decide."""
+    rollout = config.rollout
+    limits = Limits(
+        alpha=rollout.alpha,
+        margin=rollout.margin,
+        relative_risk=rollout.relative_risk,
+        max_error_fraction=rollout.max_error_fraction,
+        min_pairs=rollout.shadow_pairs,
+    )
+    plan = Plan(
+        mode=rollout.mode,
+        newer_candidate=rollout.newer_candidate,
+        fractions=rollout.canary_fractions,
+        step_seconds=rollout.step_seconds,
+        step_conversations=rollout.step_conversations,
+        bake_seconds=rollout.bake_seconds,
+        bake_conversations=rollout.bake_conversations,
+        limits=limits,
+        freeze=tuple(FreezeWindow(w.days, clock_seconds(w.start), clock_seconds(w.end)) for w in rollout.freeze),
+    )
+    return Policy(plan, config.round.max_attempts)
 
 
 async def run_daemon(config: Config) -> None:
@@ -147,20 +173,28 @@ async def _daemon(config: Config) -> AsyncIterator[list[asyncio.Future[None]]]:
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         parts = _parts(config, store, session, emit)
         board = RoutesBoard(routes_path(config))
+        traffic = TrafficBoard(config.serving.lease_seconds, time.monotonic)
+        policy = policy_of(config)
         supervisor = Supervisor(
             journal,
-            policy_of(config),
+            policy,
             execute=lambda command: executor.execute(command),
             clock=time.time,
-            listeners=[record_transition(metrics), lambda event, transition: scheduler.nudge()],
+            listeners=[record_transition(metrics), lambda event, transition: nudge()],
         )
+
+        def nudge() -> None:
+            """Whoever acts on the state looks at once."""
+            scheduler.nudge()
+            keeper.nudge()
+            watch.nudge()
+
         work = RoundWork(parts, _round_settings(config), emit=emit, clock=time.time)
         executor = Executor(
             work,
             parts,
             board,
             post=supervisor.post,
-            drain_seconds=config.serving.drain_seconds,
             outage_seconds=config.round.outage_seconds,
         )
         stack.push_async_callback(executor.stop)
@@ -168,11 +202,24 @@ async def _daemon(config: Config) -> AsyncIterator[list[asyncio.Future[None]]]:
             config.round,
             store,
             gate_min_prompts=config.gate.min_prompts,
+            policy=policy,
             state=lambda: supervisor.state,
             post=supervisor.post,
             clock=time.time,
         )
         listeners.append(scheduler.hear)
+        watch = RolloutWatch(
+            traffic,
+            store,
+            parts.sampler,
+            parts.scorer,
+            _watch_settings(config),
+            policy=policy,
+            state=lambda: supervisor.state,
+            post=supervisor.post,
+            clock=time.time,
+        )
+        keeper = FleetKeeper(_keeper_parts(config, parts, traffic, supervisor))
         source = KafkaSource(
             config.kafka, store, max_prompt_bytes=config.buffer.max_prompt_bytes, emit=emit, clock=time.time
         )
@@ -184,12 +231,18 @@ async def _daemon(config: Config) -> AsyncIterator[list[asyncio.Future[None]]]:
             parts.archive,
             parts.adapters,
             metrics,
-            mode=config.rollout.mode.value,
+            traffic,
+            watch,
+            keeper,
+            lambda: Journal(journal_path(config)),
+            policy=policy,
+            clock=time.time,
             intake_state=lambda: source.state if config.kafka.enabled else "off",
             trigger_reason=lambda: scheduler.reason,
         )
         supervisor.post(DaemonStarted(__version__))
-        tasks = [asyncio.create_task(supervisor.run()), asyncio.create_task(scheduler.run())]
+        lasting = (supervisor.run(), scheduler.run(), watch.run(), keeper.run())
+        tasks = [asyncio.create_task(work) for work in lasting]
         stack.push_async_callback(_cancel, tasks)
         running: list[asyncio.Future[None]] = [*tasks, executor.broken]
         if config.kafka.enabled:
@@ -229,6 +282,39 @@ def _parts(config: Config, store: DuckDBStore, session: aiohttp.ClientSession, e
             path_maps=serving.path_maps,
         ),
         archive=archive,
+    )
+
+
+def _watch_settings(config: Config) -> WatchSettings:
+    return WatchSettings(
+        evaluate_seconds=config.rollout.evaluate_seconds,
+        shadow_pairs_max=config.rollout.shadow_pairs_max,
+        shadow_concurrency=config.rollout.shadow_concurrency,
+        tenant_share=config.round.tenant_share,
+        answer_seconds=config.sampling.timeout_seconds,
+    )
+
+
+def _keeper_parts(config: Config, parts: Parts, traffic: TrafficBoard, supervisor: Supervisor) -> KeeperParts:
+    serving, started = config.serving, time.monotonic()
+
+    def known() -> bool:
+        """Who lives is known only when every gateway has had the time to say so."""
+        return time.monotonic() - started >= serving.lease_seconds
+
+    return KeeperParts(
+        fleet=parts.fleet,
+        adapters=parts.adapters,
+        desired=lambda: desired_of(supervisor.state),
+        acknowledged=lambda generation: known() and traffic.acknowledged(generation),
+        drained=lambda name: known() and traffic.drained(name, supervisor.state.routes),
+        post=supervisor.post,
+        settings=KeeperSettings(
+            lease_seconds=serving.lease_seconds,
+            reconcile_seconds=serving.reconcile_seconds,
+            drain_seconds=serving.drain_seconds,
+            keep_adapters=serving.keep_adapters,
+        ),
     )
 
 

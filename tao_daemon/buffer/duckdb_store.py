@@ -25,10 +25,10 @@ from tao_daemon.buffer.clusters import Assignment, ClusterIndex, ClusterRecord
 from tao_daemon.buffer.database import failure_name, open_database, transaction
 from tao_daemon.buffer.disk import DiskReserve
 from tao_daemon.buffer.ingesting import counted, new_clusters, unseen
-from tao_daemon.buffer.selection import Candidate, choose
+from tao_daemon.buffer.selection import Candidate, choose, in_order_of_arrival
 from tao_daemon.buffer.signatures import fingerprint
 from tao_daemon.domain.errors import PromptStoreError
-from tao_daemon.domain.ports import BufferStats, Claim, Ingest, Ingested
+from tao_daemon.domain.ports import Accepts, BufferStats, Claim, Ingest, Ingested
 from tao_daemon.domain.prompt import Prompt, Split
 from tao_daemon.domain.signals import Emit, PromptsBuffered
 
@@ -82,6 +82,9 @@ class DuckDBStore:
 
     async def claim_held_out(self, claim: Claim) -> Sequence[Prompt]:
         return await self._do(lambda connection: self._claim(connection, claim, Split.HELD_OUT, tables.burn))
+
+    async def claim_shadow(self, limit: int, tenant_share: float, accepts: Accepts) -> Sequence[Prompt]:
+        return await self._do(lambda connection: self._shadow(connection, limit, tenant_share, accepts))
 
     async def release(self, round_id: int, *, consumed: bool) -> None:
         await self._do(lambda connection: self._release(connection, round_id, consumed))
@@ -179,6 +182,16 @@ class DuckDBStore:
             tables.insert_claim(connection, claim.round, split, [prompt.id for prompt in chosen])
             mark(connection, [prompt.id for prompt in chosen])
         return chosen
+
+    def _shadow(
+        self, connection: tables.Connection, limit: int, tenant_share: float, accepts: Accepts
+    ) -> list[Prompt]:
+        candidates = tables.read_shadow_candidates(connection, page=(0, max(1024, 16 * limit)))
+        chosen = choose(candidates, Claim(0, limit, tenant_share, accepts))
+        if chosen:
+            with transaction(connection):
+                tables.mark_shadowed(connection, [prompt.id for prompt in chosen])
+        return in_order_of_arrival(chosen)
 
     def _choose(self, connection: tables.Connection, claim: Claim, split: Split) -> list[Prompt]:
         """Look at each tenant's newest first, and further back only while the claim is not full."""

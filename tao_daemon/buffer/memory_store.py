@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from tao_daemon.buffer.clusters import ClusterIndex
 from tao_daemon.buffer.ingesting import counted, unseen
-from tao_daemon.buffer.selection import Candidate, choose
+from tao_daemon.buffer.selection import Candidate, choose, in_order_of_arrival
 from tao_daemon.buffer.signatures import fingerprint
 from tao_daemon.domain.errors import PromptStoreError
-from tao_daemon.domain.ports import BufferStats, Claim, Ingest, Ingested
+from tao_daemon.domain.ports import Accepts, BufferStats, Claim, Ingest, Ingested
 from tao_daemon.domain.prompt import Prompt, Split
 from tao_daemon.domain.signals import Emit, PromptsBuffered, discard
 
@@ -85,6 +85,15 @@ class MemoryStore:
             chosen = self._claim(claim, Split.HELD_OUT)
             self._burned |= {self._rows[prompt.id].cluster for prompt in chosen}
             return chosen
+
+    async def claim_shadow(self, limit: int, tenant_share: float, accepts: Accepts) -> Sequence[Prompt]:
+        with self._lock:
+            touched = {row.cluster for row in self._rows.values() if row.state != "fresh" or row.attempts}
+            untouched = [each for each in self._available(Split.TRAIN) if each.cluster not in touched]
+            chosen = choose(untouched, Claim(0, limit, tenant_share, accepts))
+            for prompt in chosen:
+                self._rows[prompt.id].state = "shadowed"
+            return in_order_of_arrival(chosen)
 
     async def release(self, round_id: int, *, consumed: bool) -> None:
         with self._lock:

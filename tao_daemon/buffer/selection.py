@@ -39,6 +39,10 @@ def choose(candidates: Iterable[Candidate], claim: Claim) -> list[Prompt]:
     return chosen
 
 
+def in_order_of_arrival(prompts: Iterable[Prompt]) -> list[Prompt]:
+    return sorted(prompts, key=lambda prompt: (prompt.received_at, prompt.id))
+
+
 def _newest_per_cluster(candidates: Iterable[Candidate]) -> Sequence[Prompt]:
     seen: set[int] = set()
     eligible = []

@@ -1,6 +1,7 @@
 """All SQL of the buffer: its schema, and one function per statement. Knows nothing of threads or transactions.
 
-A prompt is fresh → claimed → used, or back to fresh with one more attempt; a held-out one is fresh → burned.
+A prompt is fresh → claimed → used, or back to fresh with one more attempt; or fresh → shadowed. A held-out one is
+fresh → burned.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ CREATE TABLE prompts (
     request VARCHAR NOT NULL,      -- JSON text, as the client sent it
     cluster INTEGER,               -- NULL: excluded
     split VARCHAR NOT NULL,
-    state VARCHAR NOT NULL,        -- fresh, claimed, used, burned
+    state VARCHAR NOT NULL,        -- fresh, claimed, used, shadowed, burned
     attempts INTEGER NOT NULL      -- rounds that took part and were not accepted
 );
 CREATE TABLE clusters (
@@ -180,6 +181,29 @@ def read_candidates(
         [split.value, max_attempts, *page],
     ).fetchall()
     return [Candidate(_prompt(row[1:]), row[0]) for row in rows]
+
+
+def read_shadow_candidates(connection: Connection, *, page: tuple[int, int]) -> list[Candidate]:
+    """Training prompts from page[0] on, page[1] at most, newest first, of clusters that nothing was learned from."""
+    rows = connection.execute(
+        f"""
+        WITH touched AS (
+            SELECT cluster FROM prompts
+            WHERE cluster IS NOT NULL AND (state IN ('claimed', 'used', 'shadowed') OR attempts > 0)
+        ), wanted AS (
+            SELECT id FROM prompts
+            WHERE split = 'train' AND state = 'fresh' AND cluster NOT IN (SELECT cluster FROM touched)
+            ORDER BY received_at DESC, id OFFSET ? LIMIT ?
+        )
+        SELECT cluster, {_PROMPT_COLUMNS} FROM wanted JOIN prompts USING (id)
+        """,
+        [*page],
+    ).fetchall()
+    return [Candidate(_prompt(row[1:]), row[0]) for row in rows]
+
+
+def mark_shadowed(connection: Connection, ids: Sequence[str]) -> None:
+    connection.execute("UPDATE prompts SET state = 'shadowed' WHERE id IN (SELECT unnest(?::VARCHAR[]))", [list(ids)])
 
 
 def read_claim(connection: Connection, round_id: int, split: Split) -> list[Prompt] | None:

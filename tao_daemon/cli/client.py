@@ -14,6 +14,7 @@ from tao_daemon.control.auth import read_token
 from tao_daemon.domain.errors import TaoError
 
 _TIMEOUT_SECONDS = 15.0
+_REFUSED_STATUS = 409
 
 
 class DaemonUnreachable(TaoError):
@@ -32,8 +33,8 @@ class ControlClient:
     def get(self, path: str) -> Any:
         return self._ask(urllib.request.Request(self._base + path))
 
-    def post(self, path: str, body: Mapping[str, str]) -> Any:
-        """Change something. Reads the token of data_dir."""
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Change something. Reads the token of data_dir. A refusal (409) is an answer, not an error."""
         headers = {"Authorization": f"Bearer {read_token(self._data_dir)}", "Content-Type": "application/json"}
         return self._ask(urllib.request.Request(self._base + path, json.dumps(body).encode(), headers, method="POST"))
 
@@ -42,6 +43,8 @@ class ControlClient:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
+            if error.code == _REFUSED_STATUS:
+                return json.load(error)
             raise TaoError(f"{request.selector} was refused ({error.code}): {_message(error)}") from None
         except (urllib.error.URLError, TimeoutError, OSError) as error:
             reason = getattr(error, "reason", error)

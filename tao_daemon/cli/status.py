@@ -64,7 +64,14 @@ def render(status: dict[str, Any]) -> Any:
         table.add_row("last round", f"{last['id']} {last['outcome']}: {last['reason']}")
     if status["rollout"]:
         rollout = status["rollout"]
-        table.add_row("rollout", f"{rollout['adapter']} {rollout['phase']}: {rollout['reason']}")
+        share = f" {rollout['traffic_fraction']:.0%}" if rollout["phase"] == "canary" else ""
+        why = rollout["hold"] or rollout["reason"]
+        table.add_row("rollout", f"{rollout['adapter']} {rollout['phase']}{share}: {why}")
+    if status["returning_to"]:
+        table.add_row("undo", f"to {status['returning_to']}: being loaded and verified")
+    if status["fleet"]["unready"]:
+        table.add_row("not ready", ", ".join(status["fleet"]["unready"]))
+    table.add_row("gateways", str(status["fleet"]["gateways"]))
     table.add_row("buffer", _buffer(status["buffer"]))
     table.add_row("intake", status["intake"])
     return table

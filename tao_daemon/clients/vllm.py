@@ -25,6 +25,9 @@ from tao_daemon.domain.signals import Emit, UpstreamCalled, discard
 _CHAT_PATH = "/v1/chat/completions"
 _COMPLETIONS_PATH = "/v1/completions"
 _WAITING = re.compile(r"^vllm:num_requests_waiting(?:\{[^}]*\})?\s+(\S+)", re.MULTILINE)
+_STARTED = re.compile(r"^process_start_time_seconds\s+(\S+)", re.MULTILINE)
+_LORA_INFO = "vllm:lora_requests_info"
+_LORA_SLOTS = re.compile(rf'^{_LORA_INFO}\{{[^}}\n]*\bmax_lora="(\d+)"', re.MULTILINE)
 _PROMPT_PATHS = frozenset({_CHAT_PATH, _COMPLETIONS_PATH})
 _QUOTED_CHARACTERS = 300
 _HEALTH_SECONDS = 5.0
@@ -37,6 +40,17 @@ class ServedModel:
     name: str
     root: str
     parent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerMetrics:
+    """What /metrics says of the process behind it. None: it does not say."""
+
+    started_at: float | None
+    """Unix seconds; another value is another process."""
+    lora_enabled: bool | None
+    lora_slots: int | None
+    """--max-loras; said from the first request of the process on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +118,12 @@ class VllmClient:
             url = f"{self.base_url}{call.path}"
             raise UpstreamError(f"{url} does not answer like vLLM; check the URL") from None
 
-    async def load_adapter(self, name: str, path: str) -> None:
-        """Load an adapter from an absolute path as the server sees it. Loaded already from there is fine."""
-        body = {"lora_name": name, "lora_path": path}
+    async def load_adapter(self, name: str, path: str, in_place: bool = False) -> None:
+        """Load an adapter from an absolute path as the server sees it. Loaded already from there is fine.
+
+        `in_place` replaces what the name stands for; vLLM before 0.33 then reads the files at every step.
+        """
+        body = {"lora_name": name, "lora_path": path} | ({"load_inplace": True} if in_place else {})
         call = _Call("load_adapter", "POST", "/v1/load_lora_adapter", self._load_seconds, body)
         try:
             await self._retry.call(lambda: self._text(call))
@@ -126,6 +143,24 @@ class VllmClient:
             if error.status != 404:
                 raise
 
+    async def can_load_adapters(self) -> bool:
+        """Whether adapters can be loaded at runtime: the route exists. Changes nothing, as no adapter is named."""
+        body = {"lora_name": "", "lora_path": ""}
+        call = _Call("probe_loading", "POST", "/v1/load_lora_adapter", self._admin_seconds, body)
+        try:
+            await self._retry.call(lambda: self._text(call))
+        except UpstreamError as error:
+            if error.status in (404, 405):
+                return False
+            if error.status != 400:
+                raise
+        return True
+
+    async def touch(self, model: str) -> None:
+        """One token by the model: its adapter is then the one last used, and the last to be evicted. Asked once."""
+        body = {"model": model, "prompt": [1], "max_tokens": 1}
+        await self._json(_Call("touch", "POST", _COMPLETIONS_PATH, self._admin_seconds, body))
+
     async def healthy(self) -> bool:
         """Whether GET /health answers 200 within seconds. Never raises UpstreamError."""
         try:
@@ -143,6 +178,11 @@ class VllmClient:
                 f"{self.base_url}{call.path} has no vllm:num_requests_waiting; is --disable-log-stats set?"
             )
         return int(sum(float(count) for count in counts))
+
+    async def metrics(self) -> ServerMetrics:
+        """When the process started, and how many adapters it can hold."""
+        call = _Call("metrics", "GET", "/metrics", self._admin_seconds)
+        return _server_metrics(await self._retry.call(lambda: self._text(call)))
 
     async def version(self) -> str:
         """The server's version, such as 0.32.0."""
@@ -207,6 +247,14 @@ def _said(call: _Call, text: str) -> str:
     with contextlib.suppress(ValueError, KeyError, TypeError):
         text = json.loads(text)["error"]["message"]
     return " ".join(str(text).split())[:_QUOTED_CHARACTERS] or "(no message)"
+
+
+def _server_metrics(text: str) -> ServerMetrics:
+    started = _STARTED.search(text)
+    slots = [int(found) for found in _LORA_SLOTS.findall(text)]
+    # Without any metric of vLLM's (--disable-log-stats) the absence of one means nothing.
+    enabled = True if _LORA_INFO in text else False if "vllm:" in text else None
+    return ServerMetrics(float(started[1]) if started else None, enabled, min(slots, default=None))
 
 
 def _own_logprobs(answer: Mapping[str, Any], token_ids: Sequence[int], url: str) -> tuple[float, ...]:

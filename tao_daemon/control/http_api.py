@@ -1,41 +1,65 @@
 """The control API over HTTP. Reading needs no token (the listener is loopback); changing needs the token.
 
-GET  /livez /readyz /metrics /v1/status /v1/routes /v1/rounds /v1/rounds/{id} /v1/adapters
-POST /v1/rounds /v1/rounds/cancel /v1/rollout/approve /v1/rollout/abort /v1/rollout/undo
+GET  /livez /readyz /metrics /v1/status /v1/routes /v1/rounds /v1/rounds/{id} /v1/rollout /v1/rollouts /v1/adapters
+     /v1/gateways /v1/replicas
+POST /v1/rounds /v1/rounds/cancel /v1/rollout/approve|promote|abort|pause|resume|undo
+PUT  /v1/gateways/{id}   DELETE /v1/gateways/{id}
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aiohttp import web
 
 from tao_daemon.control import schemas
 from tao_daemon.control.auth import is_authorized
+from tao_daemon.daemon.traffic_board import report_from_json
 from tao_daemon.domain.events import (
     Event,
     RolloutAborted,
     RolloutApproved,
+    RolloutPaused,
+    RolloutPromoted,
+    RolloutResumed,
     RoundCancelRequested,
     RoundRequested,
     UndoRequested,
 )
 from tao_daemon.domain.rollout import Routes
+from tao_daemon.domain.traffic import GatewayReport
 
 _MAX_WAIT_SECONDS = 60.0
 _SUBMIT_SECONDS = 10.0
+_NAME_CHARACTERS = 200
+_REASON_CHARACTERS = 2000
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Make = Callable[[str, str], Event]
+Make = Callable[["_Asked"], Event]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The body of a request that changes something."""
+
+    actor: str
+    reason: str
+    full: bool = False
+    to: str | None = None
+
 
 _CHANGES: dict[str, Make] = {
-    "/v1/rounds": lambda actor, reason: RoundRequested(reason or f"requested by {actor}", actor),
-    "/v1/rounds/cancel": lambda actor, reason: RoundCancelRequested(actor, reason or "no reason given"),
-    "/v1/rollout/approve": lambda actor, reason: RolloutApproved(actor, reason or "no reason given"),
-    "/v1/rollout/abort": lambda actor, reason: RolloutAborted(actor, reason or "no reason given"),
-    "/v1/rollout/undo": lambda actor, reason: UndoRequested(actor, reason or "no reason given"),
+    "/v1/rounds": lambda asked: RoundRequested(asked.reason, asked.actor),
+    "/v1/rounds/cancel": lambda asked: RoundCancelRequested(asked.actor, asked.reason),
+    "/v1/rollout/approve": lambda asked: RolloutApproved(asked.actor, asked.reason),
+    "/v1/rollout/promote": lambda asked: RolloutPromoted(asked.actor, asked.reason, asked.full),
+    "/v1/rollout/abort": lambda asked: RolloutAborted(asked.actor, asked.reason),
+    "/v1/rollout/pause": lambda asked: RolloutPaused(asked.actor, asked.reason),
+    "/v1/rollout/resume": lambda asked: RolloutResumed(asked.actor, asked.reason),
+    "/v1/rollout/undo": lambda asked: UndoRequested(asked.actor, asked.reason, asked.to),
 }
 
 
@@ -44,11 +68,27 @@ class Daemon(Protocol):
 
     async def status(self) -> dict[str, Any]: ...
 
-    async def submit(self, event: Event) -> str:
-        """Journal and act; answers with the note of the transition."""
+    async def submit(self, event: Event) -> tuple[str, bool]:
+        """Journal and act; the note of the transition, and whether it was refused."""
         ...
 
     async def routes_newer_than(self, generation: int, wait_seconds: float) -> Routes | None: ...
+
+    def polled(self, gateway: str, generation: int, wait_seconds: float) -> None:
+        """A gateway that uses this generation waits for a newer one."""
+        ...
+
+    def reported(self, report: GatewayReport) -> None: ...
+
+    def left(self, gateway: str) -> None: ...
+
+    def rollout(self) -> dict[str, Any] | None: ...
+
+    async def rollouts(self) -> list[dict[str, Any]]: ...
+
+    def gateways(self) -> list[dict[str, Any]]: ...
+
+    def replicas(self) -> list[dict[str, Any]]: ...
 
     def not_ready(self) -> str | None:
         """Why the daemon is not ready, or None."""
@@ -74,7 +114,13 @@ def build_app(daemon: Daemon, token: str) -> web.Application:
     app.router.add_get("/v1/routes", api.routes)
     app.router.add_get("/v1/rounds", api.rounds)
     app.router.add_get("/v1/rounds/{id:[0-9]+}", api.round)
+    app.router.add_get("/v1/rollout", api.rollout)
+    app.router.add_get("/v1/rollouts", api.rollouts)
     app.router.add_get("/v1/adapters", api.adapters)
+    app.router.add_get("/v1/gateways", api.gateways)
+    app.router.add_put("/v1/gateways/{id}", api.report)
+    app.router.add_delete("/v1/gateways/{id}", api.leave)
+    app.router.add_get("/v1/replicas", api.replicas)
     for path in _CHANGES:
         app.router.add_post(path, api.change)
     return app
@@ -103,8 +149,41 @@ class _Api:
         """Long poll: answers at once when there are newer routes than `after`, else 204 after `wait` seconds."""
         after = _number(request, "after", -1.0)
         wait = min(_number(request, "wait", 0.0), _MAX_WAIT_SECONDS)
+        if gateway := request.query.get("gateway"):
+            self._daemon.polled(gateway[:_NAME_CHARACTERS], int(after), wait)
         found = await self._daemon.routes_newer_than(int(after), wait)
-        return web.json_response(schemas.routes(found)) if found else web.Response(status=204)
+        return web.json_response(found.to_json()) if found else web.Response(status=204)
+
+    async def report(self, request: web.Request) -> web.Response:
+        """A gateway's counters. They may end a rollout, so they need the token like any change."""
+        self._authorize(request)
+        try:
+            report = report_from_json(request.match_info["id"][:_NAME_CHARACTERS], await request.json())
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=str(error)) from None
+        self._daemon.reported(report)
+        return web.Response(status=204)
+
+    async def leave(self, request: web.Request) -> web.Response:
+        """A gateway ends: nothing waits for it any more."""
+        self._authorize(request)
+        self._daemon.left(request.match_info["id"][:_NAME_CHARACTERS])
+        return web.Response(status=204)
+
+    async def gateways(self, request: web.Request) -> web.Response:
+        return web.json_response({"gateways": self._daemon.gateways()})
+
+    async def replicas(self, request: web.Request) -> web.Response:
+        return web.json_response({"replicas": self._daemon.replicas()})
+
+    async def rollout(self, request: web.Request) -> web.Response:
+        found = self._daemon.rollout()
+        if found is None:
+            raise web.HTTPNotFound(text="there was no rollout yet; a candidate that passes the gate begins one")
+        return web.json_response(found)
+
+    async def rollouts(self, request: web.Request) -> web.Response:
+        return web.json_response({"rollouts": await self._daemon.rollouts()})
 
     async def rounds(self, request: web.Request) -> web.Response:
         return web.json_response({"rounds": await self._daemon.reports()})
@@ -120,24 +199,29 @@ class _Api:
         return web.json_response({"adapters": await self._daemon.adapters()})
 
     async def change(self, request: web.Request) -> web.Response:
-        if not is_authorized(request.headers.get("Authorization"), self._token):
-            body = schemas.error("unauthorized", "this route changes something", "send the token of data_dir")
-            return web.json_response(body, status=401)
-        actor, reason = await _who_and_why(request)
-        event = _CHANGES[request.path](actor, reason)
+        self._authorize(request)
+        event = _CHANGES[request.path](await _asked(request))
         async with asyncio.timeout(_SUBMIT_SECONDS):
-            note = await self._daemon.submit(event)
-        return web.json_response({"note": note})
+            note, refused = await self._daemon.submit(event)
+        return web.json_response({"note": note, "refused": refused}, status=409 if refused else 200)
+
+    def _authorize(self, request: web.Request) -> None:
+        if not is_authorized(request.headers.get("Authorization"), self._token):
+            raise web.HTTPUnauthorized(text="this route changes something; send the token of data_dir as Bearer")
 
 
-async def _who_and_why(request: web.Request) -> tuple[str, str]:
+async def _asked(request: web.Request) -> _Asked:
     try:
         body = await request.json() if request.can_read_body else {}
     except ValueError:
         raise web.HTTPBadRequest(text="the body is not valid JSON") from None
     if not isinstance(body, dict):
         raise web.HTTPBadRequest(text="the body must be a JSON object with `actor` and `reason`")
-    return str(body.get("actor") or "api")[:200], str(body.get("reason") or "")[:2000]
+    full, to = body.get("full", False), body.get("to")
+    if not isinstance(full, bool) or not (to is None or isinstance(to, str)):
+        raise web.HTTPBadRequest(text="`full` is true or false, `to` the name of an adapter")
+    actor = str(body.get("actor") or "api")[:_NAME_CHARACTERS]
+    return _Asked(actor, str(body.get("reason") or "no reason given")[:_REASON_CHARACTERS], full, to)
 
 
 def _number(request: web.Request, name: str, default: float) -> float:

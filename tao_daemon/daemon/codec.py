@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from tao_daemon.daemon.machine import State
+from tao_daemon.daemon.state import State
 from tao_daemon.domain.commands import Command
 from tao_daemon.domain.errors import JournalError
 from tao_daemon.domain.events import Event

@@ -19,12 +19,11 @@ from tao_daemon.domain.commands import (
     CloseRound,
     Command,
     PublishRoutes,
-    RetireAdapter,
     RunPhase,
     VerifyAdapter,
 )
 from tao_daemon.domain.errors import TaoError, UpstreamError
-from tao_daemon.domain.events import AdapterVerified, Event, RoundClosed, SwapFailed
+from tao_daemon.domain.events import AdapterVerified, Event, RoundClosed, VerificationFailed
 from tao_daemon.domain.round import ClosingRound, Outcome, RoundState
 
 log = logging.getLogger(__name__)
@@ -42,14 +41,12 @@ class Executor:
         board: RoutesBoard,
         *,
         post: Callable[[Event], None],
-        drain_seconds: float,
         outage_seconds: float,
     ) -> None:
         self._work = work
         self._parts = parts
         self._board = board
         self._post = post
-        self._drain_seconds = drain_seconds
         self._outage_seconds = outage_seconds
         self._round_task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -67,8 +64,6 @@ class Executor:
                 self._spawn(self._close(closing, self._round_task))
             case VerifyAdapter(adapter, attempt):
                 self._spawn(self._verify(adapter, attempt))
-            case RetireAdapter(adapter):
-                self._spawn(self._retire(adapter))
             case _:
                 assert_never(command)
 
@@ -107,17 +102,15 @@ class Executor:
         report = {"outcome": closing.outcome.value, "outcome_reason": closing.reason, "candidate": ended.candidate}
         await asyncio.to_thread(archive.update_report, ended.id, report)
         await asyncio.to_thread(archive.discard_training, ended.id)
-        if ended.candidate and not accepted:
-            await self._parts.fleet.retire(ended.candidate)
 
     async def _verify(self, adapter: str, attempt: int) -> None:
-        reach("swapping.begin")
+        reach("verifying.begin")
         try:
             detail = await self._serve(adapter)
         except (TaoError, OSError) as error:
-            self._post(SwapFailed(adapter, attempt, str(error)))
+            self._post(VerificationFailed(adapter, attempt, str(error)))
         else:
-            reach("swapping.end")
+            reach("verifying.end")
             self._post(AdapterVerified(adapter, attempt, detail))
 
     async def _serve(self, adapter: str) -> str:
@@ -133,14 +126,6 @@ class Executor:
                     raise
                 log.warning("a swap waits for its server", extra={"adapter": adapter, "reason": str(error)})
                 await asyncio.sleep(pause)
-
-    async def _retire(self, adapter: str) -> None:
-        """Requests that began on the adapter may end on it: unload it only after the drain time."""
-        await asyncio.sleep(self._drain_seconds)
-        try:
-            await self._parts.fleet.retire(adapter)
-        except TaoError as error:
-            log.warning("cannot unload an adapter", extra={"adapter": adapter, "reason": str(error)})
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

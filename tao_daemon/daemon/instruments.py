@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tao_daemon.daemon.machine import State, Transition
+from tao_daemon.daemon.state import State, Transition
 from tao_daemon.domain.events import Event
+from tao_daemon.domain.rollout import RolloutPhase
 from tao_daemon.telemetry.metrics import Metrics
 
 
@@ -19,8 +20,13 @@ def record_transition(metrics: Metrics) -> Callable[[Event, Transition], None]:
         metrics.running(after.round)
         if after.last_round and after.last_round != before.last_round:
             metrics.round_ended(after.last_round)
-        if after.rollout and after.rollout != before.rollout and not after.rollout.phase.is_open:
-            metrics.rollout_ended(after.rollout)
+        metrics.rollout(after.rollout)
+        if after.rollout and not after.rollout.phase.is_open and _phase(before) is not after.rollout.phase:
+            metrics.rollout_ended(after.rollout.phase)
         seen[0] = after
 
     return listen
+
+
+def _phase(state: State) -> RolloutPhase | None:
+    return state.rollout.phase if state.rollout else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
 from pathlib import Path
 
 from tao_daemon.clients.storage import atomic_write_json
@@ -43,4 +42,4 @@ class RoutesBoard:
 
 def write_routes(path: Path, routes: Routes) -> None:
     """The file that gateways fall back to while the daemon is down."""
-    atomic_write_json(path, asdict(routes))
+    atomic_write_json(path, routes.to_json())

@@ -18,7 +18,8 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from tao_daemon.buffer.trigger import TriggerState, decide
 from tao_daemon.config import Round
-from tao_daemon.daemon.machine import State
+from tao_daemon.daemon.rollouts import leaves_room_for_round
+from tao_daemon.daemon.state import Policy, State
 from tao_daemon.domain.errors import TaoError
 from tao_daemon.domain.events import Event, RoundRequested
 from tao_daemon.domain.ports import BufferStats, Clock, PromptStore
@@ -40,6 +41,7 @@ class RoundScheduler:
         store: PromptStore,
         *,
         gate_min_prompts: int,
+        policy: Policy,
         state: Callable[[], State],
         post: Callable[[Event], None],
         clock: Clock,
@@ -47,6 +49,7 @@ class RoundScheduler:
         self._settings = settings
         self._store = store
         self._gate_min_prompts = gate_min_prompts
+        self._policy = policy
         self._state = state
         self._post = post
         self._clock = clock
@@ -107,7 +110,7 @@ class RoundScheduler:
             last_round_ended_at=state.last_round.ended_at if state.last_round else None,
             calendar_due=self._is_calendar_due(state, now),
             round_running=bool(state.round or state.closing or state.due),
-            rollout_open=state.rollout is not None and state.rollout.phase.is_open,
+            rollout_open=not leaves_room_for_round(state, self._policy),
         )
 
     def _interval_after(self, last: RoundSummary | None) -> float:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from tao_daemon.clients.failpoints import reach
 from tao_daemon.daemon.codec import decode_state, encode_command, encode_event, encode_state
-from tao_daemon.daemon.machine import Policy, State, Transition, advance
+from tao_daemon.daemon.machine import advance
+from tao_daemon.daemon.state import Policy, State, Transition
 from tao_daemon.domain.commands import Command
 from tao_daemon.domain.events import DAEMON, Event
 from tao_daemon.domain.ports import Clock

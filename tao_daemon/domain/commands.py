@@ -1,4 +1,7 @@
-"""What to do next: the machine's output. Each is idempotent and carries what identifies it."""
+"""What to do next: the machine's output. Each is idempotent and carries what identifies it.
+
+Unloading is no command: whatever the state does not name is unloaded by the one who keeps the fleet.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,14 @@ class RunPhase:
 
 @dataclass(frozen=True, slots=True)
 class CloseRound:
-    """End its work, give prompts back or mark them used, write the report, retire a candidate that will
-    not serve; answer with RoundClosed."""
+    """End its work, give prompts back or mark them used, write the report; answer with RoundClosed."""
 
     closing: ClosingRound
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyAdapter:
-    """Load the adapter on every server and verify it; answer with AdapterVerified or SwapFailed."""
+    """Load the adapter on every server and verify it; answer with AdapterVerified or VerificationFailed."""
 
     adapter: str
     attempt: int
@@ -38,11 +40,4 @@ class PublishRoutes:
     routes: Routes
 
 
-@dataclass(frozen=True, slots=True)
-class RetireAdapter:
-    """Unload an adapter that no route names any more."""
-
-    adapter: str
-
-
-Command = RunPhase | CloseRound | VerifyAdapter | PublishRoutes | RetireAdapter
+Command = RunPhase | CloseRound | VerifyAdapter | PublishRoutes

@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tao_daemon.domain.report import Decision
+from tao_daemon.domain.rollout import RolloutPhase, ShadowPair
 from tao_daemon.domain.round import Phase
+from tao_daemon.domain.traffic import SplitCounts
 
 DAEMON = "daemon"
 """The actor of what nobody asked for."""
@@ -76,16 +78,39 @@ class RoundCancelRequested:
 
 @dataclass(frozen=True, slots=True)
 class RolloutApproved:
-    """A person lets the staged adapter serve."""
+    """A person lets the open rollout go past the shadow."""
 
     actor: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class RolloutAborted:
-    """A person ends the open rollout before its adapter serves."""
+class RolloutPromoted:
+    """A person skips what is left of the present phase or canary step; `full`: of the whole rollout."""
 
+    actor: str
+    reason: str
+    full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutAborted:
+    """A person ends the open rollout; the incumbent serves everything."""
+
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutPaused:
+    """A person holds the open rollout where it is; regressions still abort it."""
+
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutResumed:
     actor: str
     reason: str
 
@@ -100,7 +125,7 @@ class AdapterVerified:
 
 
 @dataclass(frozen=True, slots=True)
-class SwapFailed:
+class VerificationFailed:
     """The adapter could not be loaded or verified; nothing was flipped."""
 
     adapter: str
@@ -109,10 +134,66 @@ class SwapFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowScored:
+    """Both versions answered some live prompts."""
+
+    adapter: str
+    phase: RolloutPhase
+    """In which they were asked: pairs of an earlier phase do not count in a later one."""
+    pairs: tuple[ShadowPair, ...]
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficMeasured:
+    """A look at what the gateways counted."""
+
+    adapter: str
+    counts: tuple[SplitCounts, ...] | None
+    """One per step of the rollout's evidence, in order; None when no gateway reports: nothing is known."""
+    slow_seconds: float | None = None
+    """95th percentile of the answers of the minutes before, pooled; the next step's meaning of slow."""
+
+
+@dataclass(frozen=True, slots=True)
 class UndoRequested:
-    """A person wants the previous adapter (or the base model) back, now."""
+    """A person wants the previous adapter (or the base model, or `to`) back, now."""
 
     actor: str
+    reason: str
+    to: str | None = None
+    """An adapter's name, or `rollout.BASE`; None goes one step back."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaDrifted:
+    """A replica lacks, or does not truly serve, an adapter that it should: it gets no adapter's requests."""
+
+    url: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaHealed:
+    """A replica serves every adapter it should, verified."""
+
+    url: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterUnservable:
+    """A replica that lacks the adapter cannot be given it: its files are damaged, or the server refuses it."""
+
+    adapter: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterDeleted:
+    """An adapter's files are gone, by retention; no server had it loaded."""
+
+    adapter: str
     reason: str
 
 
@@ -125,8 +206,17 @@ Event = (
     | RoundClosed
     | RoundCancelRequested
     | RolloutApproved
+    | RolloutPromoted
     | RolloutAborted
+    | RolloutPaused
+    | RolloutResumed
     | AdapterVerified
-    | SwapFailed
+    | VerificationFailed
+    | ShadowScored
+    | TrafficMeasured
     | UndoRequested
+    | ReplicaDrifted
+    | ReplicaHealed
+    | AdapterUnservable
+    | AdapterDeleted
 )

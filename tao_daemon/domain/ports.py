@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from tao_daemon.domain.adapter import AdapterRecord, Lineage
@@ -76,6 +77,11 @@ class PromptStore(Protocol):
         """Held-out prompts for one gate, burned by this call. The same round gets the same again."""
         ...
 
+    async def claim_shadow(self, limit: int, tenant_share: float, accepts: Accepts) -> Sequence[Prompt]:
+        """The newest live prompts for a shadow, in the order they arrived: training prompts of clusters of which
+        none was ever trained on or shadowed. They never train, and are never given again."""
+        ...
+
     async def release(self, round_id: int, *, consumed: bool) -> None:
         """End a round's claim: its training prompts are used up, or return to the pool. Idempotent."""
         ...
@@ -102,6 +108,10 @@ class Scorer(Protocol):
 
     async def score(self, prompt: Prompt, texts: Sequence[str]) -> Sequence[float | None]:
         """One reward in [0, 1] per text; None where scoring failed, never a silent 0."""
+        ...
+
+    async def absolute(self, prompt: Prompt, texts: Sequence[str]) -> Sequence[float | None]:
+        """One score in [0, 1] per text, comparable between prompts; None where scoring failed."""
         ...
 
     def names(self, prompt: Prompt) -> tuple[str, ...]:
@@ -139,6 +149,11 @@ class Trainer(Protocol):
 class AdapterStore(Protocol):
     """Immutable adapters, named by digest."""
 
+    @property
+    def root(self) -> Path:
+        """The directory in which an adapter's own has the adapter's name."""
+        ...
+
     def publish(self, directory: str, lineage: Lineage, created_at: float) -> AdapterRecord:
         """Check an artefact and move it into the store atomically. Raises AdapterError."""
         ...
@@ -147,22 +162,76 @@ class AdapterStore(Protocol):
         """The adapter with every digest verified. Raises AdapterError."""
         ...
 
-    def names(self) -> Sequence[str]: ...
+    def names(self) -> Sequence[str]:
+        """Every adapter, oldest round first."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove an adapter for good. Idempotent; unknown names are fine."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaView:
+    """One look at one model server."""
+
+    url: str
+    version: str
+    """"" when it does not say."""
+    process: float | None
+    """When its process started; another value is another process, that has forgotten every adapter. None: unknown."""
+    loaded: Mapping[str, str]
+    """The adapters it lists: name to the path it loaded from, as it sees it."""
+    problems: tuple[str, ...]
+    """What keeps it, or may keep it, from serving adapters, with the remedies."""
 
 
 class Fleet(Protocol):
-    """The model servers, all replicas or none."""
+    """The model servers, all replicas or none; and each by itself, for whoever keeps it as it should be.
+
+    Changes to one replica never interleave.
+    """
+
+    @property
+    def urls(self) -> Sequence[str]: ...
 
     async def serve(self, adapter: AdapterRecord) -> str:
         """Load under its own name everywhere and verify by log-probabilities; says what was measured.
 
-        Idempotent. Raises AdapterError when a server does not truly serve it, UpstreamError when one
+        Idempotent. Raises AdapterError when a server cannot or does not truly serve it, UpstreamError when one
         cannot be asked; in both cases no replica keeps it but those that served it before and still do.
         """
         ...
 
     async def retire(self, name: str) -> None:
         """Unload everywhere. Idempotent; unknown names are fine."""
+        ...
+
+    async def observe(self, url: str) -> ReplicaView:
+        """What a replica is and has loaded. Raises UpstreamError."""
+        ...
+
+    async def heal(self, url: str, adapters: Sequence[AdapterRecord]) -> str:
+        """Load what is missing on a replica and verify all of it; says what was measured.
+
+        What is listed but not truly served is loaded anew once. Raises AdapterError or UpstreamError.
+        """
+        ...
+
+    async def verify(self, url: str, adapter: AdapterRecord) -> str:
+        """Measure a loaded adapter on a replica. Raises AdapterError when it is not truly served, UpstreamError."""
+        ...
+
+    async def unload(self, url: str, name: str, wanted: Callable[[], bool]) -> None:
+        """Unload from a replica, unless `wanted()` by the time nothing else changes it. Raises UpstreamError."""
+        ...
+
+    async def touch(self, url: str, name: str) -> None:
+        """Use an adapter, so that the replica evicts others before it. Raises UpstreamError."""
+        ...
+
+    def seen_as(self, path: Path) -> str:
+        """A local path as the servers see it."""
         ...
 
 

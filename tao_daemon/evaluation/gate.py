@@ -99,7 +99,9 @@ def _gain(gain: BootstrapIntervals, pairs: int) -> _Finding:
     if interval.low <= 0.0:
         return _Finding(f"no sure gain: {figures}", met=False)
     if surer.low <= 0.0:
-        return _Finding(f"no sure gain: {figures}, but studentised {_range(surer)}: rare losses weigh", met=False)
+        return _Finding(
+            f"no sure gain: {figures}, but studentised {_range(surer)}: rare losses could outweigh it", met=False
+        )
     return _Finding(f"gain {figures}", met=True)
 
 

@@ -3,13 +3,13 @@
 Only the routes named here exist, so vLLM's administrative ones cannot be reached. Nothing of a request or an answer
 is logged. A client that leaves ends its upstream request.
 
-read → bound to a version → relayed → counted
+read → bound to a version → captured → relayed → counted
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import aiohttp
@@ -17,150 +17,222 @@ from aiohttp import web
 
 from tao_daemon.domain.errors import UpstreamError, UpstreamTimeout
 from tao_daemon.domain.rollout import Routes
+from tao_daemon.gateway.answers import AnswerReader
+from tao_daemon.gateway.capture import Capture
+from tao_daemon.gateway.evidence import Bound, Evidence
 from tao_daemon.gateway.meters import Meters
-from tao_daemon.gateway.routing import (
-    Kind,
-    ModelRenamer,
-    RequestRefused,
-    error_body,
-    model_list,
-    parse_request,
-    versions,
-)
+from tao_daemon.gateway.routing import Kind, RequestRefused, error_body, parse_request, plan
+from tao_daemon.gateway.split import identity, place, within
 from tao_daemon.gateway.upstreams import Answer, Ask, Upstreams
 
 VERSION_HEADER = "X-Tao-Version"
 _PASSED_ON = ("X-Request-Id", "Traceparent", "Tracestate")
 """Request headers that the model server sees. Never the client's Authorization."""
+_HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+"""What else it sees; the encoding is plain so that the model's name can be replaced."""
 _LAST_WORD_SECONDS = 1.0
+_CUT = "cut"
+_CANCELLED = "cancelled"
 
 
 @dataclass(slots=True)
-class _Outcome:
-    """How a request ended, for the meters."""
+class _Exchange:
+    """One request and what became of it."""
 
+    started: float
+    """In the loop's time."""
+    ask: Ask | None = None
+    bound: Bound | None = None
+    slow_seconds: float | None = None
+    bound_kind: Kind | None = None
+    """Of the version it was bound to."""
     kind: Kind | None = None
+    """Of the version that answered, as soon as one does."""
+    stream: web.StreamResponse | None = None
+    """The answer, once its head is on its way to the client."""
+    writing: bool = False
+    """Waiting for the client to take what was written."""
     status: str = "5xx"
-    """What a bug would leave: aiohttp then answers 500."""
+    """How it ended; at first what a bug would leave: aiohttp then answers 500."""
+    truncated: bool = False
 
 
 class Proxy:
-    """Handlers of one gateway. `routes` gives the current ones; `draining` ends readiness."""
+    """Forwards requests. `routes` gives the current ones; `capture` is None where prompts are not captured."""
 
     def __init__(
         self,
         upstreams: Upstreams,
         routes: Callable[[], Routes],
         meters: Meters,
+        evidence: Evidence,
+        capture: Capture | None,
         *,
         base_model: str,
         public_model: str,
+        conversation_header: str,
         request_seconds: float,
     ) -> None:
         self._upstreams = upstreams
         self._routes = routes
         self._meters = meters
+        self._evidence = evidence
+        self._capture = capture
         self._base_model = base_model
         self._public_model = public_model
+        self._conversation_header = conversation_header
         self._request_seconds = request_seconds
-        self.draining = False
+        self._plan = plan(routes(), base_model)
+        self._clock = asyncio.get_running_loop().time
 
-    def app(self, max_body_bytes: int) -> web.Application:
-        """The application with every route there is."""
-        app = web.Application(middlewares=[_errors_in_openai_shape], client_max_size=max_body_bytes)
-        app.router.add_post("/v1/chat/completions", self.forward)
-        app.router.add_post("/v1/completions", self.forward)
-        app.router.add_get("/v1/models", self.models)
-        app.router.add_get("/livez", self.livez)
-        app.router.add_get("/readyz", self.readyz)
-        app.router.add_get("/metrics", self.metrics)
-        return app
-
-    async def forward(self, request: web.Request) -> web.StreamResponse:
+    async def forward(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer with the version that the routes name at this moment, whatever they say later."""
-        clock = asyncio.get_running_loop().time
-        started, outcome = clock(), _Outcome()
-        self._meters.in_flight.inc()
+        exchange = _Exchange(self._clock())
+        self._meters.in_flight += 1
         try:
-            return await self._answer(request, started + self._request_seconds, outcome)
+            return await self._in_time(request, exchange)
         except (asyncio.CancelledError, ConnectionResetError):
-            outcome.status = "cancelled"
+            exchange.status = _CANCELLED
             raise
         finally:
-            self._meters.in_flight.dec()
-            self._meters.ended(outcome.kind, outcome.status, clock() - started)
+            self._meters.in_flight -= 1
+            self._ended(exchange)
 
-    async def models(self, request: web.Request) -> web.Response:
-        return web.json_response(model_list(self._public_model))
+    async def _in_time(self, request: web.BaseRequest, exchange: _Exchange) -> web.StreamResponse:
+        """One deadline over everything; what it means depends on how far the request has come."""
+        try:
+            async with asyncio.timeout_at(exchange.started + self._request_seconds):
+                return await self._answer(request, exchange)
+        except TimeoutError:
+            if exchange.stream is not None:
+                exchange.status = _CANCELLED if exchange.writing else _CUT
+                await _say_that_it_ends(request, exchange.stream)
+                return exchange.stream
+            if exchange.ask is not None:
+                return _error(504, "The model server did not answer in time.", "server_error", "upstream_timeout")
+            exchange.status = "4xx"
+            text = "The request body did not arrive in time."
+            return _error(408, text, "invalid_request_error", "request_timeout")
 
-    async def livez(self, request: web.Request) -> web.Response:
-        return web.Response(text="alive\n")
-
-    async def readyz(self, request: web.Request) -> web.Response:
-        if self.draining:
-            return web.Response(status=503, text="stopping\n")
-        return web.Response(text="ready\n")
-
-    async def metrics(self, request: web.Request) -> web.Response:
-        return web.Response(body=self._meters.exposition(), content_type="text/plain", charset="utf-8")
-
-    async def _answer(self, request: web.Request, deadline: float, outcome: _Outcome) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest, exchange: _Exchange) -> web.StreamResponse:
         response: web.StreamResponse
         try:
-            body = parse_request(await _read(request, deadline), self._public_model)
-            candidates = versions(self._routes(), self._base_model)
-            outcome.kind = candidates[0].kind
-            ask = Ask(request.path, body, _headers(request), deadline)
-            async with self._upstreams.answer(ask, candidates) as answer:
-                outcome.kind = answer.version.kind
-                return await self._relay(request, answer, deadline, outcome)
+            ask = await self._bind(request, exchange)
+            answer = await self._upstreams.answer(ask)
+            exchange.kind = answer.version.kind
+            try:
+                return await self._relay(request, answer, exchange)
+            finally:
+                answer.close()
         except RequestRefused as error:
             response = _error(error.status, str(error), "invalid_request_error", error.code)
         except UpstreamTimeout as error:
             response = _error(504, str(error), "server_error", "upstream_timeout")
         except UpstreamError as error:
             response = _error(502, str(error), "server_error", "upstream_unavailable")
-        outcome.status = f"{response.status // 100}xx"
+        exchange.status = _status_class(response.status)
         return response
 
-    async def _relay(
-        self, request: web.Request, answer: Answer, deadline: float, outcome: _Outcome
-    ) -> web.StreamResponse:
+    async def _bind(self, request: web.BaseRequest, exchange: _Exchange) -> Ask:
+        """Read the request and decide, once and for all, which version answers it. Raises RequestRefused."""
+        raw = await _read(request)
+        body = parse_request(raw, self._public_model)
+        headers, routes, current = request.headers, self._routes(), self._plan
+        if current.routes is not routes:
+            current = self._plan = plan(routes, self._base_model)
+        versions = current.incumbent
+        if routes.salt:
+            where = place(routes.salt, identity(headers.get(self._conversation_header), body))
+            if routes.candidate is not None and within(routes.fraction, where):
+                versions = current.candidate
+            baking = routes.candidate is None and versions[0].kind is Kind.ADAPTER
+            to_candidate = baking or versions[0].kind is Kind.CANDIDATE
+            exchange.bound = self._evidence.bind(routes, where, to_candidate=to_candidate)
+            exchange.slow_seconds = routes.slow_seconds
+        exchange.bound_kind = versions[0].kind
+        self._meters.moved(None, versions[0].model)
+        ask = exchange.ask = Ask(
+            request.path, raw, body, _passed_on(headers), versions, current.unready, versions[0].model
+        )
+        if self._capture is not None:
+            self._capture.offer(raw, body, headers)
+        return ask
+
+    async def _relay(self, request: web.BaseRequest, answer: Answer, exchange: _Exchange) -> web.StreamResponse:
         upstream = answer.response
         if upstream.status in (401, 403):
             raise UpstreamError("The model server refuses the gateway's key; check serving.api_key.")
         headers = {VERSION_HEADER: answer.version.label}
-        if content_type := upstream.headers.get("Content-Type"):
+        content_type = upstream.headers.get("Content-Type", "")
+        if content_type:
             headers["Content-Type"] = content_type
-        renamer = ModelRenamer(answer.version, self._public_model)
-        if upstream.content_type != "text/event-stream":
-            body = renamer.whole(await _next(upstream.read))
-            outcome.status = f"{upstream.status // 100}xx"
-            return web.Response(status=upstream.status, body=body, headers=headers)
+        reader = AnswerReader(answer.version.model, self._public_model)
+        if content_type.startswith("text/event-stream"):
+            return await self._stream(request, answer, exchange, headers, reader)
+        body = reader.whole(await _next(upstream.read))
+        self._found(exchange, answer, reader)
+        exchange.status = _status_class(upstream.status)
+        return web.Response(status=upstream.status, body=body, headers=headers)
+
+    async def _stream(
+        self,
+        request: web.BaseRequest,
+        answer: Answer,
+        exchange: _Exchange,
+        headers: dict[str, str],
+        reader: AnswerReader,
+    ) -> web.StreamResponse:
+        upstream = answer.response
         headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        response = web.StreamResponse(status=upstream.status, headers=headers)
+        response = exchange.stream = web.StreamResponse(status=upstream.status, headers=headers)
         await response.prepare(request)
+        waiting_for_first = True
         try:
-            async with asyncio.timeout_at(deadline):
-                while chunk := await _next(upstream.content.readany):
-                    if lines := renamer.feed(chunk):
-                        await response.write(lines)
-                if rest := renamer.flush():
-                    await response.write(rest)
-                await response.write_eof()
-            outcome.status = f"{upstream.status // 100}xx"
-        except (UpstreamError, TimeoutError):
-            outcome.status = "cut"
+            while chunk := await _next(upstream.content.readany):
+                if lines := reader.feed(chunk):
+                    if waiting_for_first:
+                        waiting_for_first = False
+                        self._meters.first_bytes[answer.version.kind].observe(self._clock() - exchange.started)
+                    exchange.writing = True
+                    await response.write(lines)
+                    exchange.writing = False
+            exchange.writing = True
+            await response.write_eof(reader.flush())
+            exchange.status = _status_class(upstream.status)
+        except UpstreamError:
+            exchange.status = _CUT
             await _say_that_it_ends(request, response)
+        finally:
+            self._found(exchange, answer, reader)
         return response
 
+    def _found(self, exchange: _Exchange, answer: Answer, reader: AnswerReader) -> None:
+        exchange.truncated = reader.truncated
+        self._meters.answered(answer.version.kind, reader.tokens, reader.truncated)
 
-async def _read(request: web.Request, deadline: float) -> bytes:
+    def _ended(self, exchange: _Exchange) -> None:
+        """Count it, for metrics and for its arm."""
+        seconds = self._clock() - exchange.started
+        self._meters.ended(exchange.kind or exchange.bound_kind, exchange.status, seconds)
+        if exchange.ask is None:
+            return
+        self._meters.moved(exchange.ask.model, None)
+        if exchange.bound is not None:
+            fell_back = exchange.kind is not None and exchange.kind is not exchange.bound_kind
+            limit = exchange.slow_seconds
+            exchange.bound.ended(
+                error=fell_back or exchange.status in ("5xx", _CUT),
+                slow=limit is not None and seconds > limit and exchange.status == "2xx",
+                truncated=exchange.truncated,
+            )
+
+
+async def _read(request: web.BaseRequest) -> bytes:
+    if "Expect" in request.headers:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
     try:
-        async with asyncio.timeout_at(deadline):
-            return await request.read()
-    except TimeoutError:
-        raise RequestRefused(408, "request_timeout", "The request body did not arrive in time.") from None
+        return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise RequestRefused(413, "request_too_large", "The request body is larger than this gateway takes.") from None
 
@@ -175,7 +247,7 @@ async def _next(read: Callable[[], Awaitable[bytes]]) -> bytes:
         raise UpstreamError("The model server broke off its answer.") from None
 
 
-async def _say_that_it_ends(request: web.Request, response: web.StreamResponse) -> None:
+async def _say_that_it_ends(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """The status is long sent: an error event, and no [DONE], tell the client that the answer is cut."""
     event = web.json_response(error_body("The answer was cut off.", "server_error", "upstream_cut")).body
     assert isinstance(event, bytes)
@@ -189,22 +261,13 @@ async def _say_that_it_ends(request: web.Request, response: web.StreamResponse) 
             request.transport.abort()
 
 
-def _headers(request: web.Request) -> dict[str, str]:
-    """What goes upstream; the encoding is plain so that the model's name can be replaced."""
-    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-    return headers | {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
+def _passed_on(headers: Mapping[str, str]) -> dict[str, str]:
+    return _HEADERS | {name: headers[name] for name in _PASSED_ON if name in headers}
+
+
+def _status_class(status: int) -> str:
+    return f"{status // 100}xx"
 
 
 def _error(status: int, message: str, kind: str, code: str) -> web.Response:
     return web.json_response(error_body(message, kind, code), status=status)
-
-
-@web.middleware
-async def _errors_in_openai_shape(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """404, 405 and 413 as clients of this API expect them. The path is not repeated: it is the client's text."""
-    try:
-        return await handler(request)
-    except web.HTTPClientError as error:
-        return _error(error.status, error.reason, "invalid_request_error", error.reason.lower().replace(" ", "_"))

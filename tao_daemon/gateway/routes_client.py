@@ -8,6 +8,7 @@ file → daemon → base model   then   long-poll ⇄ retry, beside a watch on t
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,6 @@ import aiohttp
 
 from tao_daemon.clients.storage import atomic_write_json
 from tao_daemon.domain.rollout import Routes
-from tao_daemon.gateway.routing import routes_from_json, routes_to_json
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class RoutesClient:
                 body, status = await response.read(), response.status
             if status not in (200, 204):
                 raise _Unavailable(f"{self._url} answered {status}")
-            routes = routes_from_json(body) if status == 200 else self.routes
+            routes = Routes.from_json(json.loads(body)) if status == 200 else self.routes
         except TimeoutError:
             raise _Unavailable(f"{self._url} did not answer within {deadline:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
@@ -111,7 +111,7 @@ class RoutesClient:
             return False
         self.routes = routes
         self._observe(routes, bool(self._connected))
-        log.info("routes adopted", extra={**routes_to_json(routes), "origin": origin})
+        log.info("routes adopted", extra={**routes.to_json(), "origin": origin})
         return True
 
     def _adopt_file(self) -> bool:
@@ -122,7 +122,7 @@ class RoutesClient:
             if stamp == self._file_stamp:
                 return True
             self._file_stamp = stamp
-            self._adopt(routes_from_json(self._file.read_bytes()), "file")
+            self._adopt(Routes.from_json(json.loads(self._file.read_bytes())), "file")
         except FileNotFoundError:
             return False
         except (OSError, ValueError) as error:
@@ -154,8 +154,8 @@ class _Unavailable(Exception):
 
 def _write_if_newer(path: Path, routes: Routes) -> None:
     try:
-        if routes_from_json(path.read_bytes()).generation >= routes.generation:
+        if Routes.from_json(json.loads(path.read_bytes())).generation >= routes.generation:
             return
     except (FileNotFoundError, ValueError):
         path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_json(path, routes_to_json(routes))
+    atomic_write_json(path, routes.to_json())

@@ -1,14 +1,16 @@
-"""Which model answers a request, under which name, on which replica. Pure.
+"""Which version of the model answers a request, under which name, on which replica. Pure.
 
 Clients know one public name; vLLM knows the base model and adapters. A request is bound to one version for
 its whole life; the versions after the first are where it may go while no byte was sent.
+
+request → its arm → version, then its stand-ins → replicas, best first
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -19,6 +21,7 @@ from tao_daemon.domain.rollout import Routes
 class Kind(StrEnum):
     """What a version is, for metrics: an adapter's digest is no label value."""
 
+    CANDIDATE = "candidate"
     ADAPTER = "adapter"
     PREVIOUS = "previous"
     BASE = "base"
@@ -33,6 +36,19 @@ class Version:
     label: str
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that follows from one generation of routes, worked out once."""
+
+    routes: Routes
+    incumbent: tuple[Version, ...]
+    """The versions to try, in order, for a request of the incumbent's arm."""
+    candidate: tuple[Version, ...]
+    """The same for the candidate's arm; the incumbent's while there is no candidate."""
+    unready: frozenset[str]
+    """Base URLs, without a slash at the end, of replicas that are asked for the base model alone."""
+
+
 class RequestRefused(ValueError):
     """A request that goes nowhere, with its `status` and a `code` for programs. Never quotes the request."""
 
@@ -42,20 +58,27 @@ class RequestRefused(ValueError):
         self.code = code
 
 
-def versions(routes: Routes, base_model: str) -> tuple[Version, ...]:
-    """The version to serve with, then its stand-ins: the previous adapter and at last the base model."""
-    found = []
+def plan(routes: Routes, base_model: str) -> Plan:
+    """Each arm's version, then its stand-ins: the incumbent, the previous adapter and at last the base model."""
+    base = Version(Kind.BASE, base_model, "base")
+    named: list[Version] = []
     if routes.adapter is not None:
-        found.append(Version(Kind.ADAPTER, routes.adapter, routes.adapter))
+        named.append(Version(Kind.ADAPTER, routes.adapter, routes.adapter))
+        # On the base model an undone adapter is no stand-in.
         if routes.previous not in (None, routes.adapter):
-            found.append(Version(Kind.PREVIOUS, str(routes.previous), str(routes.previous)))
-    return (*found, Version(Kind.BASE, base_model, "base"))
+            named.append(Version(Kind.PREVIOUS, str(routes.previous), str(routes.previous)))
+    incumbent = (*named, base)
+    candidate = incumbent
+    if routes.candidate not in (None, routes.adapter):
+        first = Version(Kind.CANDIDATE, str(routes.candidate), str(routes.candidate))
+        candidate = (first, *(version for version in incumbent if version.model != first.model))
+    return Plan(routes, incumbent, candidate, frozenset(url.rstrip("/") for url in routes.unready))
 
 
 def parse_request(raw: bytes, public_model: str) -> dict[str, Any]:
     """A request for the public model, or without a model. Raises RequestRefused."""
     try:
-        body = json.loads(raw, parse_constant=_refuse_constant)
+        body = _DECODER.decode(raw.decode())
     except (ValueError, RecursionError):
         raise RequestRefused(400, "invalid_json", "The request body is not valid JSON.") from None
     if not isinstance(body, dict):
@@ -66,9 +89,21 @@ def parse_request(raw: bytes, public_model: str) -> dict[str, Any]:
     return body
 
 
-def rewrite(body: Mapping[str, Any], version: Version) -> bytes:
-    """The request as the server must see it: everything as it came, but for the model."""
-    return json.dumps({**body, "model": version.model}, ensure_ascii=False).encode()
+def rewrite(raw: bytes, body: dict[str, Any], version: Version) -> bytes:
+    """The request as the server must see it: everything as it came, but for the model.
+
+    `body` is `raw`, parsed. Where the one key that can be meant is plain to see, its value alone is replaced:
+    writing long prompts anew would cost more than all the rest. Otherwise the request is written anew.
+    """
+    model = json.dumps(version.model).encode()
+    # An escape such as \\u006d could spell the key where these bytes are not.
+    if raw.count(b'"model"') == 1 and "model" in body and b"\\u006" not in raw:
+        if found := _MODEL_MEMBER.search(raw):
+            return b"%b%b%b" % (raw[: found.start(1)], model, raw[found.end(1) :])
+    elif body and "model" not in body:
+        start = raw.index(b"{") + 1
+        return b'%b"model":%b,%b' % (raw[:start], model, raw[start:])
+    return json.dumps({**body, "model": version.model}).encode()
 
 
 def replica_order(in_flight: Sequence[int], resting: Sequence[bool], turn: int) -> list[int]:
@@ -88,56 +123,9 @@ def model_list(public_model: str) -> dict[str, Any]:
     return {"object": "list", "data": [card]}
 
 
-def routes_to_json(routes: Routes) -> dict[str, Any]:
-    return {"generation": routes.generation, "adapter": routes.adapter, "previous": routes.previous}
-
-
-def routes_from_json(raw: bytes) -> Routes:
-    """Read routes from a file or the daemon. Raises ValueError."""
-    value = json.loads(raw)
-    if not isinstance(value, dict):
-        raise ValueError("routes are not a JSON object")
-    generation, names = value.get("generation"), (value.get("adapter"), value.get("previous"))
-    if type(generation) is not int or generation < 0:
-        raise ValueError(f"routes have no valid generation: {generation!r}")
-    if not all(name is None or (isinstance(name, str) and name) for name in names):
-        raise ValueError(f"routes of generation {generation} name no valid adapters: {names!r}")
-    return Routes(generation, *names)
-
-
-class ModelRenamer:
-    """Puts the public name in place of the server's into an answer, line by line for a stream of events.
-
-    Only the first `"model":"…"` of a line counts. The same bytes cannot be part of generated text: inside a
-    JSON string every quote is escaped.
-    """
-
-    MAX_LINE_BYTES = 1_048_576
-    """A longer line passes as it is, so that memory stays bounded."""
-
-    def __init__(self, version: Version, public_model: str) -> None:
-        name = json.dumps(version.model, ensure_ascii=False).encode()
-        self._pattern = re.compile(rb'"model"\s*:\s*' + re.escape(name))
-        self._public = b'"model":' + json.dumps(public_model, ensure_ascii=False).encode()
-        self._rest = b""
-
-    def whole(self, body: bytes) -> bytes:
-        """Rename in an answer that is complete."""
-        return self._pattern.sub(lambda _: self._public, body, count=1)
-
-    def feed(self, chunk: bytes) -> bytes:
-        """Rename in every line that is complete now; keeps the rest, which no client could use yet."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        done = b"".join(self.whole(line) + b"\n" for line in lines)
-        if len(self._rest) > self.MAX_LINE_BYTES:
-            return done + self.flush()
-        return done
-
-    def flush(self) -> bytes:
-        """What is left at the end of the stream."""
-        rest, self._rest = self._rest, b""
-        return self.whole(rest)
-
-
 def _refuse_constant(name: str) -> Any:
     raise ValueError(name)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_MODEL_MEMBER = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*"|null)')

@@ -1,6 +1,6 @@
 """A gateway process: stateless, any number of replicas, serves on when the daemon is down.
 
-routes → listening → ready → stop → no new connections → in flight ends or the deadline does
+routes → listening → ready → stop → no new connections → in flight ends or the deadline does → the last report
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,8 +17,14 @@ import aiohttp
 from aiohttp import web
 
 from tao_daemon.config import Config
+from tao_daemon.domain.rollout import Routes
+from tao_daemon.domain.traffic import GatewayReport
+from tao_daemon.gateway.capture import Capture
+from tao_daemon.gateway.evidence import Evidence
+from tao_daemon.gateway.handlers import Handlers
 from tao_daemon.gateway.meters import Meters
 from tao_daemon.gateway.proxy import Proxy
+from tao_daemon.gateway.reporter import Reporter, Token
 from tao_daemon.gateway.routes_client import RoutesClient
 from tao_daemon.gateway.upstreams import Upstreams
 
@@ -28,6 +35,8 @@ _http_log.setLevel(logging.INFO)
 
 _KEEP_ALIVE_SECONDS = 3.0
 """Below the 5 seconds after which vLLM's server closes an idle connection: never use one that is closing."""
+_FLUSH_SECONDS = 3.0
+"""For captured prompts, at the stop."""
 
 
 async def run_gateway(config: Config, stop: asyncio.Event, ready: Callable[[int], None] | None = None) -> None:
@@ -35,67 +44,129 @@ async def run_gateway(config: Config, stop: asyncio.Event, ready: Callable[[int]
 
     `ready` gets the port. Raises OSError when the address cannot be had.
     """
-    meters = Meters()
     async with _sessions() as (models, daemon):
-        routes = RoutesClient(
-            config.gateway.daemon_url,
-            config.gateway.routes_file or config.daemon.data_dir / "routes.json",
-            f"{socket.gethostname()}-{os.getpid()}",
-            daemon,
-            meters.routes,
-        )
-        await routes.load()
-        proxy = _proxy(config, models, routes, meters)
-        runner = web.AppRunner(
-            proxy.app(config.gateway.max_body_bytes),
-            access_log=None,
-            logger=_http_log,
-            handler_cancellation=True,
-            shutdown_timeout=config.daemon.shutdown_seconds,
-        )
-        await runner.setup()
+        gateway = _Gateway(config, models, daemon)
         try:
-            await web.TCPSite(runner, config.gateway.host, config.gateway.port, backlog=1024).start()
-            port = int(runner.addresses[0][1])
-            log.info("gateway listens", extra={"host": config.gateway.host, "port": port})
-            await _until(stop, routes, lambda: ready(port) if ready else None)
+            await gateway.routes.load()
+            await _serve(config, gateway, stop, ready or (lambda port: None))
         finally:
-            proxy.draining = True
-            await runner.cleanup()
+            await gateway.close()
             log.info("gateway stopped")
 
 
-async def _until(stop: asyncio.Event, routes: RoutesClient, announce: Callable[[], None]) -> None:
-    """Follow the routes until `stop`; a bug there ends the gateway instead of freezing its routes."""
-    following = asyncio.create_task(routes.run())
+async def _serve(config: Config, gateway: _Gateway, stop: asyncio.Event, ready: Callable[[int], None]) -> None:
+    """Listen until `stop`; the routes are followed and reports go out to the end of the drain."""
+    runner = web.ServerRunner(gateway.server(), shutdown_timeout=config.daemon.shutdown_seconds)
+    await runner.setup()
+    following = asyncio.create_task(gateway.follow())
+    host, reuse_port = config.gateway.host, config.gateway.processes > 1
+    try:
+        await web.TCPSite(runner, host, config.gateway.port, backlog=1024, reuse_port=reuse_port).start()
+        port = int(runner.addresses[0][1])
+        log.info("gateway listens", extra={"host": host, "port": port, "gateway": gateway.id})
+        ready(port)
+        await _first(stop, following)
+    finally:
+        gateway.handlers.draining = True
+        await runner.cleanup()
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+class _Gateway:
+    """The parts of one process, put together."""
+
+    def __init__(self, config: Config, models: aiohttp.ClientSession, daemon: aiohttp.ClientSession) -> None:
+        gateway, key, token = config.gateway, config.serving.api_key, config.gateway.daemon_token
+        # Process numbers repeat, in containers above all; a report under an old name would take counters back.
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._max_body_bytes = gateway.max_body_bytes
+        self._meters = Meters()
+        self._evidence = Evidence()
+        self._capture = Capture(config, self._meters) if gateway.capture else None
+        routes_file = gateway.routes_file or config.daemon.data_dir / "routes.json"
+        self.routes = RoutesClient(gateway.daemon_url, routes_file, self.id, daemon, self._routes_changed)
+        self._reporter = Reporter(
+            gateway.daemon_url,
+            daemon,
+            self._report,
+            Token(token.get_secret_value() if token else None, config.daemon.data_dir / "control.token"),
+            self._meters,
+            every_seconds=gateway.report_seconds,
+        )
+        proxy = Proxy(
+            Upstreams(config.serving.replicas, key.get_secret_value() if key else None, models, self._meters),
+            lambda: self.routes.routes,
+            self._meters,
+            self._evidence,
+            self._capture,
+            base_model=config.serving.base_model,
+            public_model=gateway.public_model,
+            conversation_header=gateway.conversation_header,
+            request_seconds=gateway.request_timeout_seconds,
+        )
+        self.handlers = Handlers(proxy, self._meters, gateway.public_model)
+
+    def server(self) -> web.Server:
+        """The HTTP server, without a connection yet."""
+        loop, limit = asyncio.get_running_loop(), self._max_body_bytes
+
+        def request(message, payload, protocol, writer, task):  # type: ignore[no-untyped-def]
+            return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=limit)
+
+        return web.Server(
+            self.handlers, request_factory=request, access_log=None, logger=_http_log, handler_cancellation=True
+        )
+
+    async def follow(self) -> None:
+        """Keep routes current and the daemon informed, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.routes.run())
+            group.create_task(self._reporter.run())
+
+    async def close(self) -> None:
+        """Flush what was captured, and say that nothing is in flight any more."""
+        if self._capture is not None:
+            await self._capture.close(_FLUSH_SECONDS)
+        await self._reporter.send()
+
+    def _routes_changed(self, routes: Routes, connected: bool) -> None:
+        self._meters.routes(routes, connected)
+        self._reporter.nudge()
+
+    def _report(self) -> GatewayReport:
+        meters = self._meters
+        return GatewayReport(
+            gateway=self.id,
+            generation=self.routes.routes.generation,
+            in_flight=dict(meters.by_model),
+            splits=self._evidence.splits(),
+            durations=tuple(meters.completed.counts),
+            captured=meters.captured,
+            capture_dropped=sum(meters.capture_dropped.values()) + meters.capture_failed,
+        )
+
+
+async def _first(stop: asyncio.Event, following: asyncio.Task[None]) -> None:
+    """Wait for `stop`; a bug in what follows the routes ends the gateway instead of freezing them."""
     stopping = asyncio.create_task(stop.wait())
     try:
-        announce()
         await asyncio.wait([following, stopping], return_when=asyncio.FIRST_COMPLETED)
         if following.done():
             following.result()
     finally:
-        following.cancel()
         stopping.cancel()
-        await asyncio.gather(following, stopping, return_exceptions=True)
-
-
-def _proxy(config: Config, session: aiohttp.ClientSession, routes: RoutesClient, meters: Meters) -> Proxy:
-    key = config.serving.api_key
-    upstreams = Upstreams(config.serving.replicas, key.get_secret_value() if key else None, session, meters)
-    return Proxy(
-        upstreams,
-        lambda: routes.routes,
-        meters,
-        base_model=config.serving.base_model,
-        public_model=config.gateway.public_model,
-        request_seconds=config.gateway.request_timeout_seconds,
-    )
 
 
 @asynccontextmanager
 async def _sessions() -> AsyncIterator[tuple[aiohttp.ClientSession, aiohttp.ClientSession]]:
     """One pool for the model servers, without a limit that would queue requests unseen, and one for the daemon."""
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS)
-    async with aiohttp.ClientSession(connector=connector) as models, aiohttp.ClientSession() as daemon:
+    models = aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        skip_auto_headers=("User-Agent",),
+    )
+    async with models, aiohttp.ClientSession() as daemon:
         yield models, daemon

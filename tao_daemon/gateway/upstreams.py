@@ -2,23 +2,23 @@
 
 Everything tried again was refused or lost before the first byte, so a client never sees two versions.
 
-version after version, replica after replica → the first that has it → an open response
+version after version, replica after replica → the first that has it → an open response → closed
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from tao_daemon.domain.errors import UpstreamError, UpstreamTimeout
 from tao_daemon.gateway.meters import Meters
-from tao_daemon.gateway.routing import Version, replica_order, rewrite
+from tao_daemon.gateway.routing import Kind, Version, replica_order, rewrite
 
 IDLE_SECONDS = 60.0
 """A stream that does not move for so long is over."""
@@ -27,36 +27,60 @@ _REST_SECONDS = 5.0
 """How long a replica that gave no answer is tried last."""
 
 
-@dataclass(slots=True)
 class _Replica:
-    url: str
-    in_flight: int = 0
-    resting_until: float = 0.0
+    __slots__ = ("in_flight", "resting_until", "url", "urls")
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.urls: dict[str, URL] = {}
+        """Parsed once per path."""
+        self.in_flight = 0
+        self.resting_until = 0.0
+
+    def at(self, path: str) -> URL:
+        found = self.urls.get(path)
+        if found is None:
+            found = self.urls[path] = URL(self.url + path)
+        return found
 
 
 @dataclass(slots=True)
 class Ask:
-    """One client request on its way. `deadline` in the loop's time."""
+    """One client request on its way."""
 
     path: str
-    body: Mapping[str, Any]
+    raw: bytes
+    body: dict[str, Any]
+    """`raw`, parsed."""
     headers: Mapping[str, str]
-    deadline: float
+    versions: Sequence[Version]
+    unready: frozenset[str]
+    model: str
+    """The name on the servers that is being asked for now; counted in flight under it."""
     unreachable: set[str] = field(default_factory=set)
     """Replicas that gave no answer to this request."""
     breaks: int = 0
 
 
-@dataclass(frozen=True, slots=True)
 class Answer:
-    """An upstream response whose body is unread, and the version that gives it."""
+    """An upstream response whose body is unread, and the version that gives it. The caller closes it."""
 
-    version: Version
-    response: aiohttp.ClientResponse
+    __slots__ = ("_replica", "response", "version")
+
+    def __init__(self, version: Version, response: aiohttp.ClientResponse, replica: _Replica) -> None:
+        self.version = version
+        self.response = response
+        self._replica = replica
+
+    def close(self) -> None:
+        """End the upstream request."""
+        self._replica.in_flight -= 1
+        # Closes the connection unless the body was read to its end: so the server stops generating.
+        self.response.release()
 
 
 class Upstreams:
-    """The replicas. The session belongs to the caller."""
+    """The replicas. The session belongs to the caller, and so does the deadline of a whole request."""
 
     def __init__(
         self, urls: Sequence[str], api_key: str | None, session: aiohttp.ClientSession, meters: Meters
@@ -66,46 +90,56 @@ class Upstreams:
         self._session = session
         self._meters = meters
         self._turn = 0
+        self._whole = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
+        self._stream = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=IDLE_SECONDS)
+        self._clock = asyncio.get_running_loop().time
 
-    @asynccontextmanager
-    async def answer(self, ask: Ask, candidates: Sequence[Version]) -> AsyncIterator[Answer]:
-        """The first version that a reachable replica has. Leaving the block ends the upstream request.
+    async def answer(self, ask: Ask) -> Answer:
+        """The first of the versions that a reachable replica has.
 
         Raises UpstreamTimeout, or UpstreamError when no replica answers.
         """
-        for version in candidates:
-            async with self._first_with(version, ask) as response:
-                if response is not None:
-                    yield Answer(version, response)
-                    return
+        for version in ask.versions:
+            if version.model != ask.model:
+                self._meters.moved(ask.model, version.model)
+                ask.model = version.model
+            answer = await self._first_with(version, ask)
+            if answer is not None:
+                return answer
             if len(ask.unreachable) == len(self._replicas):
                 raise UpstreamError("No model server answers.")
-            self._meters.fell_back(version.kind)
+            self._meters.fallbacks[version.kind] += 1
         raise UpstreamError("No model server knows the base model; does --served-model-name match the gateway's?")
 
-    @asynccontextmanager
-    async def _first_with(self, version: Version, ask: Ask) -> AsyncIterator[aiohttp.ClientResponse | None]:
-        """A response from a replica that has the version, or None."""
-        payload = rewrite(ask.body, version)
-        queue = deque(replica for replica in self._order() if replica.url not in ask.unreachable)
+    async def _first_with(self, version: Version, ask: Ask) -> Answer | None:
+        """An answer of a replica that has the version, or None."""
+        payload = rewrite(ask.raw, ask.body, version)
+        barred = ask.unreachable if version.kind is Kind.BASE else ask.unreachable | ask.unready
+        queue = deque(replica for replica in self._order() if replica.url not in barred)
         while queue:
             replica = queue.popleft()
             try:
-                async with self._post(replica, payload, ask) as response:
-                    # On these routes 404 says that the model is not there, perhaps since a restart.
-                    if response is not None and response.status != 404:
-                        yield response
-                        return
+                response = await self._post(replica, payload, ask)
             except _Broken:
                 # An idle connection may close just as it is used; twice, the request itself may kill servers.
                 ask.breaks += 1
                 if ask.breaks > 1:
                     raise UpstreamError("The model servers broke the connection.") from None
                 queue.append(replica)
-        yield None
+                continue
+            if response is None:
+                continue
+            answer = Answer(version, response, replica)
+            # On these routes 404 says that the model is not there, perhaps since a restart.
+            if response.status != 404:
+                return answer
+            answer.close()
+        return None
 
     def _order(self) -> list[_Replica]:
-        now = asyncio.get_running_loop().time()
+        if len(self._replicas) == 1:
+            return self._replicas
+        now = self._clock()
         self._turn += 1
         order = replica_order(
             [replica.in_flight for replica in self._replicas],
@@ -114,17 +148,16 @@ class Upstreams:
         )
         return [self._replicas[index] for index in order]
 
-    @asynccontextmanager
-    async def _post(self, replica: _Replica, payload: bytes, ask: Ask) -> AsyncIterator[aiohttp.ClientResponse | None]:
+    async def _post(self, replica: _Replica, payload: bytes, ask: Ask) -> aiohttp.ClientResponse | None:
         """The response's head; None without a connection. Raises _Broken, UpstreamTimeout."""
         replica.in_flight += 1
         response = None
         try:
             response = await self._session.post(
-                replica.url + ask.path,
+                replica.at(ask.path),
                 data=payload,
                 headers={**ask.headers, **self._authorization},
-                timeout=_timeout(ask),
+                timeout=self._stream if ask.body.get("stream") else self._whole,
                 allow_redirects=False,
             )
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError):
@@ -138,26 +171,12 @@ class Upstreams:
         finally:
             if response is None:
                 replica.in_flight -= 1
-        if response is None:
-            yield None
-            return
-        try:
-            yield response
-        finally:
-            replica.in_flight -= 1
-            # Closes the connection unless the body was read to its end: so the server stops generating.
-            response.release()
+        return response
 
     def _rest(self, replica: _Replica) -> None:
-        replica.resting_until = asyncio.get_running_loop().time() + _REST_SECONDS
-        self._meters.unreachable()
+        replica.resting_until = self._clock() + _REST_SECONDS
+        self._meters.unreachable += 1
 
 
 class _Broken(Exception):
     """The connection broke after the request was sent and before an answer."""
-
-
-def _timeout(ask: Ask) -> aiohttp.ClientTimeout:
-    left = max(0.001, ask.deadline - asyncio.get_running_loop().time())
-    idle = IDLE_SECONDS if ask.body.get("stream") else None
-    return aiohttp.ClientTimeout(total=left, sock_connect=_CONNECT_SECONDS, sock_read=idle)

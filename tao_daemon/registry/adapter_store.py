@@ -2,19 +2,27 @@
 
 Only what passed preflight gets in; only what is byte for byte the same gets out. One writer, any readers.
 
-artefact → copy → preflight → manifest → fsync → rename → get verifies every digest
+artefact → copy → preflight → manifest → fsync → rename → get verifies every digest → delete
 """
 
 from __future__ import annotations
 
 import logging
+import secrets
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tao_daemon.clients.storage import atomic_write_json, publishing, remove_unfinished, sha256_file
+from tao_daemon.clients.storage import (
+    UNFINISHED,
+    atomic_write_json,
+    fsync_directory,
+    publishing,
+    remove_unfinished,
+    sha256_file,
+)
 from tao_daemon.domain.adapter import AdapterRecord, Fingerprint, Lineage
 from tao_daemon.domain.errors import AdapterError
 from tao_daemon.registry import preflight
@@ -38,6 +46,11 @@ class DirectoryAdapterStore:
     def __init__(self, root: Path, *, max_rank: int) -> None:
         self._root = root.absolute()
         self._max_rank = max_rank
+
+    @property
+    def root(self) -> Path:
+        """The directory in which an adapter's own has the adapter's name."""
+        return self._root
 
     def publish(self, directory: str, lineage: Lineage, created_at: float) -> AdapterRecord:
         """Check an artefact and copy it into the store atomically; the same one again is the same adapter.
@@ -84,6 +97,20 @@ class DirectoryAdapterStore:
         if not self._root.is_dir():
             return ()
         return tuple(sorted(path.name for path in self._root.iterdir() if is_adapter_name(path.name)))
+
+    def delete(self, name: str) -> None:
+        """Remove an adapter for good; a name that is not there is fine. A reader sees all of it or nothing."""
+        if not is_adapter_name(name):
+            return
+        # What a crash leaves under this name is cleared by the next publisher.
+        doomed = self._root / f"{UNFINISHED}{name}-{secrets.token_hex(4)}"
+        try:
+            (self._root / name).rename(doomed)
+        except FileNotFoundError:
+            return
+        fsync_directory(self._root)
+        shutil.rmtree(doomed, ignore_errors=True)
+        log.info("adapter deleted", extra={"adapter": name})
 
     def _copy(self, source: Path, target: Path, manifest: Manifest) -> None:
         """Check the copy and not the source: what is published is then what was checked."""

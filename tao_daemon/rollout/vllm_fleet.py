@@ -1,8 +1,8 @@
 """The vLLM replicas as one: an adapter serves on all of them, verified, or on none.
 
-Every call has the client's deadline, so `serve` ends. What a load answers is never believed: `fingerprint`.
+Every call has the client's deadline, so all of it ends. One replica by itself: `vllm_replica`.
 
-load everywhere → listed → fingerprint → serving   (any failure: unload what this call loaded, raise)
+guard → load everywhere → listed → fingerprint → serving   (any failure: unload what this call loaded, raise)
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os.path
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tao_daemon.clients.vllm import VllmClient
 from tao_daemon.config import PathMap
-from tao_daemon.domain.adapter import AdapterRecord, FingerprintProbe
+from tao_daemon.domain.adapter import AdapterRecord
 from tao_daemon.domain.errors import AdapterError, UpstreamError
-from tao_daemon.rollout.fingerprint import Comparison, Observation, compare
+from tao_daemon.domain.ports import ReplicaView
+from tao_daemon.rollout.compatibility import Delivery
+from tao_daemon.rollout.vllm_replica import VllmReplica
 
 log = logging.getLogger(__name__)
 
@@ -34,82 +36,92 @@ class VllmFleet:
         max_error: float,
         path_maps: Sequence[PathMap] = (),
     ) -> None:
-        self._replicas = tuple(replicas)
+        self._replicas = {
+            client.base_url: VllmReplica(client, base_model=base_model, max_error=max_error) for client in replicas
+        }
         self._base_model = base_model
         self._max_rank = max_rank
-        self._max_error = max_error
         self._path_maps = tuple(path_maps)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        return tuple(self._replicas)
 
     async def serve(self, adapter: AdapterRecord) -> str:
         """Load where it is missing, verify everywhere; says what was measured on each replica."""
+        path = self._path(adapter)
+        replicas = tuple(self._replicas.values())
+        # All are awaited even when one fails: a load that is cut off may still end after the unload.
+        attempts = await asyncio.gather(*(replica.serve(adapter, path) for replica in replicas))
+        if error := _worst([attempt.error for attempt in attempts]):
+            tried = zip(replicas, attempts, strict=True)
+            await _withdraw(adapter.name, [replica for replica, attempt in tried if attempt.must_go])
+            raise error
+        return "; ".join(attempt.detail for attempt in attempts)
+
+    async def retire(self, name: str) -> None:
+        """Unload everywhere. Every replica is tried before the first UpstreamError is raised."""
+        if error := _worst(await _unload(name, list(self._replicas.values()))):
+            raise error
+
+    async def observe(self, url: str) -> ReplicaView:
+        return await self._replicas[url].observe()
+
+    async def heal(self, url: str, adapters: Sequence[AdapterRecord]) -> str:
+        return await self._replicas[url].heal([(adapter, self._path(adapter)) for adapter in adapters])
+
+    async def verify(self, url: str, adapter: AdapterRecord) -> str:
+        return await self._replicas[url].verify(adapter)
+
+    async def unload(self, url: str, name: str, wanted: Callable[[], bool]) -> None:
+        await self._replicas[url].unload(name, wanted)
+
+    async def touch(self, url: str, name: str) -> None:
+        await self._replicas[url].touch(name)
+
+    def seen_as(self, path: Path) -> str:
+        return server_path(path, self._path_maps)
+
+    async def flip_in_place(self, alias: str, adapter: AdapterRecord | None) -> str:
+        """For clients that ask the servers themselves: make `alias` stand for the adapter, or for nothing.
+
+        A weaker promise than routes: there is no canary, no answer tells its version, replicas flip one after
+        another, so that for seconds both versions answer, and what fails half-way stays half-way (the error says
+        where). Going back to the base model ends the alias: its clients get 404. The adapter is verified under its
+        own name on all replicas before any flips. Raises AdapterError below vLLM 0.33, UpstreamError.
+        """
+        if alias == self._base_model:
+            raise AdapterError(f"an alias cannot have the base model's name {alias!r}; choose another")
+        if adapter is None:
+            await self.retire(alias)
+            return f"nothing answers to {alias}"
+        for replica in self._replicas.values():
+            await replica.require(Delivery.IN_PLACE)
+        await self.serve(adapter)
+        path, flipped = self._path(adapter), list[str]()
+        for replica in self._replicas.values():
+            try:
+                flipped.append(await replica.flip(alias, adapter, path))
+            except (AdapterError, UpstreamError) as error:
+                done = ", ".join(self.urls[: len(flipped)]) or "no other replica"
+                raise type(error)(f"{alias} is {adapter.name} on {done}, but: {error}; deliver it again") from None
+        return "; ".join(flipped)
+
+    def _path(self, adapter: AdapterRecord) -> str:
         if adapter.rank > self._max_rank:
             raise AdapterError(
                 f"adapter {adapter.name} has rank {adapter.rank}, above the servers' {self._max_rank}; "
                 "raise --max-lora-rank and serving.max_rank"
             )
-        path = server_path(adapter.path, self._path_maps)
-        resident = await asyncio.gather(*(_has(replica, adapter.name, path) for replica in self._replicas))
-        # All are awaited even when one fails: a load that is cut off may still end after the unload.
-        results = await asyncio.gather(
-            *(self._serve_on(*pair, adapter, path) for pair in zip(self._replicas, resident, strict=True)),
-            return_exceptions=True,
-        )
-        if error := _worst(results):
-            # Where it served before and was not refused it stays: another replica's outage must not end that.
-            tried = zip(self._replicas, resident, results, strict=True)
-            await _withdraw(
-                adapter.name, [r for r, had, result in tried if not had or isinstance(result, AdapterError)]
-            )
-            raise error
-        return "; ".join(str(result) for result in results)
-
-    async def retire(self, name: str) -> None:
-        """Unload everywhere. Every replica is tried before the first UpstreamError is raised."""
-        results = await asyncio.gather(*(r.unload_adapter(name) for r in self._replicas), return_exceptions=True)
-        if error := _worst(results):
-            raise error
-
-    async def _serve_on(self, replica: VllmClient, resident: bool, adapter: AdapterRecord, path: str) -> str:
-        if not resident:
-            await _load(replica, adapter.name, path)
-        comparison = await self._measure(replica, adapter)
-        log.info(
-            "adapter compared with the trainer",
-            extra={"adapter": adapter.name, "url": replica.base_url, "accepted": comparison.accepted}
-            | dict(comparison.numbers),
-        )
-        if not comparison.accepted:
-            raise AdapterError(f"{replica.base_url} does not serve {adapter.name}: {comparison.reason}")
-        return f"{replica.base_url} {comparison.reason}"
-
-    async def _measure(self, replica: VllmClient, adapter: AdapterRecord) -> Comparison:
-        """One probe after another: a live server must not notice."""
-        observed = []
-        for probe in adapter.fingerprint.probes:
-            with_adapter = await replica.prompt_logprobs(adapter.name, probe.token_ids)
-            with_base = await replica.prompt_logprobs(self._base_model, probe.token_ids)
-            observed.append(Observation(_completion(probe, with_adapter), _completion(probe, with_base)))
-        return compare(adapter.fingerprint, observed, self._max_error)
+        return self.seen_as(adapter.path)
 
 
-async def _has(replica: VllmClient, name: str, path: str) -> bool:
-    """Whether it was there before us. A replica that cannot be asked now fails at the load."""
-    try:
-        return any((model.name, model.root) == (name, path) for model in await replica.models())
-    except UpstreamError:
-        return False
+async def _unload(name: str, replicas: Sequence[VllmReplica]) -> list[BaseException | None]:
+    return await asyncio.gather(*(replica.unload(name) for replica in replicas), return_exceptions=True)
 
 
-async def _load(replica: VllmClient, name: str, path: str) -> None:
-    await replica.unload_adapter(name)
-    await replica.load_adapter(name, path)
-    if name not in {model.name for model in await replica.models()}:
-        raise AdapterError(f"{replica.base_url} accepted {name} but does not list it; see its log")
-
-
-async def _withdraw(name: str, replicas: Sequence[VllmClient]) -> None:
-    results = await asyncio.gather(*(r.unload_adapter(name) for r in replicas), return_exceptions=True)
-    if error := _worst(results):
+async def _withdraw(name: str, replicas: Sequence[VllmReplica]) -> None:
+    if error := _worst(await _unload(name, replicas)):
         # A server that cannot be asked serves nobody; the caller's own error says what to do.
         log.warning("adapter may still be loaded", extra={"adapter": name, "error": str(error)})
 
@@ -128,15 +140,9 @@ def server_path(path: Path, maps: Sequence[PathMap]) -> str:
     return str(far / local.relative_to(near))
 
 
-def _completion(probe: FingerprintProbe, logprobs: Sequence[float]) -> tuple[float, ...]:
-    """The completion's part of `prompt_logprobs`, whose value i belongs to token i + 1."""
-    return tuple(logprobs[probe.start - 1 :])
-
-
-def _worst(results: Sequence[object]) -> BaseException | None:
+def _worst(errors: Sequence[BaseException | None]) -> BaseException | None:
     """A bug before a refusal, a refusal before a failed call."""
-    errors = [result for result in results if isinstance(result, BaseException)]
-    return max(errors, key=_severity, default=None)
+    return max((error for error in errors if error), key=_severity, default=None)
 
 
 def _severity(error: BaseException) -> int:

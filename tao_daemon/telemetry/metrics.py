@@ -45,14 +45,7 @@ class Metrics:
         self._upstream = Histogram(
             "tao_serving_request_seconds", "Calls to model servers", ["operation", "outcome"], registry=self.registry
         )
-        self._generation = Gauge("tao_rollout_routes_generation", "Generation of the routes", registry=self.registry)
-        self._incumbent = Info("tao_rollout_incumbent", "The adapter that serves", registry=self.registry)
-        self._rollouts = Counter(
-            "tao_rollout_ended_total", "Rollouts by how they ended", ["phase"], registry=self.registry
-        )
-        self._on_base = Gauge(
-            "tao_rollout_serving_base", "1 while the base model serves, 0 while an adapter does", registry=self.registry
-        )
+        self._define_rollouts()
 
     def _define_intake(self) -> None:
         registry = self.registry
@@ -102,6 +95,30 @@ class Metrics:
         self._kl = Gauge("tao_learning_kl_nats", "Mean per-token KL to the start of the round", registry=registry)
         self._steps = Counter("tao_learning_steps_total", "Optimizer steps", registry=registry)
 
+    def _define_rollouts(self) -> None:
+        registry = self.registry
+        self._generation = Gauge("tao_rollout_routes_generation", "Generation of the routes", registry=registry)
+        self._incumbent = Info("tao_rollout_incumbent", "The adapters that serve", registry=registry)
+        self._on_base = Gauge(
+            "tao_rollout_serving_base", "1 while the base model serves, 0 while an adapter does", registry=registry
+        )
+        self._unready = Gauge(
+            "tao_rollout_unready_replicas", "Replicas that get no adapter's requests", registry=registry
+        )
+        self._rollout_phase = Gauge(
+            "tao_rollout_phase", "1 for the phase that the open rollout is in", ["phase"], registry=registry
+        )
+        self._fraction = Gauge(
+            "tao_rollout_traffic_fraction_ratio", "Share of conversations that the candidate answers", registry=registry
+        )
+        self._pairs = Gauge("tao_rollout_shadow_pairs", "Shadow pairs of the present evidence", registry=registry)
+        self._difference = Gauge(
+            "tao_rollout_shadow_mean_difference_ratio", "Mean of candidate minus incumbent", registry=registry
+        )
+        self._paused = Gauge("tao_rollout_paused", "1 while a person holds the open rollout", registry=registry)
+        self._rollouts = Counter("tao_rollout_ended_total", "Rollouts by how they ended", ["phase"], registry=registry)
+        self._gateways = Gauge("tao_rollout_live_gateways", "Gateways whose lease runs", registry=registry)
+
     def __call__(self, signal: Signal) -> None:
         match signal:
             case PromptsBuffered():
@@ -144,7 +161,10 @@ class Metrics:
     def routes(self, routes: Routes) -> None:
         self._generation.set(routes.generation)
         self._on_base.set(routes.adapter is None)
-        self._incumbent.info({"adapter": routes.adapter or "", "previous": routes.previous or ""})
+        self._unready.set(len(routes.unready))
+        self._fraction.set(routes.fraction)
+        names = {"adapter": routes.adapter, "previous": routes.previous, "candidate": routes.candidate}
+        self._incumbent.info({kind: name or "" for kind, name in names.items()})
 
     def running(self, running: RoundState | None) -> None:
         for phase in Phase:
@@ -154,9 +174,21 @@ class Metrics:
         self._rounds.labels(summary.outcome.value).inc()
         self._seconds.observe(summary.ended_at - summary.started_at)
 
-    def rollout_ended(self, rollout: RolloutState) -> None:
-        assert rollout.phase not in (RolloutPhase.STAGED, RolloutPhase.SWAPPING)
-        self._rollouts.labels(rollout.phase.value).inc()
+    def rollout(self, rollout: RolloutState | None) -> None:
+        """The present rollout, ended or not."""
+        for phase in (RolloutPhase.STAGED, RolloutPhase.SHADOW, RolloutPhase.CANARY, RolloutPhase.BAKING):
+            self._rollout_phase.labels(phase.value).set(rollout is not None and rollout.phase is phase)
+        self._paused.set(rollout is not None and rollout.paused_by is not None)
+        tally = rollout.evidence.shadow if rollout else None
+        self._pairs.set(tally.pairs if tally else 0)
+        self._difference.set(tally.total / tally.pairs if tally and tally.pairs else 0.0)
+
+    def rollout_ended(self, phase: RolloutPhase) -> None:
+        assert not phase.is_open
+        self._rollouts.labels(phase.value).inc()
+
+    def gateways(self, live: int) -> None:
+        self._gateways.set(live)
 
     def buffer(self, stats: BufferStats) -> None:
         self._prompts.labels("train").set(stats.train)

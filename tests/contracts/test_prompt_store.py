@@ -222,6 +222,34 @@ async def test_each_commit_is_told(make: Make) -> None:
     ]
 
 
+async def test_a_shadow_gets_the_newest_untouched_prompts_in_order_of_arrival_once(make: Make) -> None:
+    store = make(held_out_fraction=0.01)
+    await asyncio.wrap_future(store.submit(Ingest(tuple(prompt(n) for n in range(40)), {})))
+    trained = {each.id for each in await store.claim_training(wanted(limit=5))}
+    await store.release(1, consumed=False)
+    first = await store.claim_shadow(6, 1.0, lambda each: True)
+    second = await store.claim_shadow(6, 1.0, lambda each: True)
+    assert [each.received_at for each in first] == sorted(each.received_at for each in first)
+    assert len(first) == len(second) == 6
+    assert min(each.received_at for each in first) > max(each.received_at for each in second), "newest first"
+    shadowed = {each.id for each in (*first, *second)}
+    assert len(shadowed) == 12
+    assert not shadowed & trained, "a rejected round trained on them too"
+    claimed = {each.id for each in await store.claim_training(wanted(2, limit=40))}
+    assert claimed
+    assert not claimed & shadowed, "what was shadowed never trains"
+
+
+async def test_a_cluster_with_a_trained_member_is_not_shadowed(make: Make) -> None:
+    store = make(held_out_fraction=0.01)
+    text = "the very same words in one long sentence about a printer that does not print"
+    await asyncio.wrap_future(store.submit(Ingest((prompt(1, text),), {})))
+    if not await store.claim_training(wanted(limit=1)):
+        pytest.skip("the cluster fell to the other split")
+    await asyncio.wrap_future(store.submit(Ingest((prompt(2, text),), {})))
+    assert await store.claim_shadow(5, 1.0, lambda each: True) == []
+
+
 class Life(RuleBasedStateMachine):
     """Arrivals, claims, releases and restarts in any order: the splits never meet."""
 

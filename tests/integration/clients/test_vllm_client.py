@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from tao_daemon.clients.retry import RetryPolicy, is_transient
-from tao_daemon.clients.vllm import ServedModel, VllmClient
+from tao_daemon.clients.vllm import ServedModel, ServerMetrics, VllmClient
 from tao_daemon.domain.errors import AdapterError, UpstreamError, UpstreamTimeout
 from tao_daemon.domain.signals import Signal, UpstreamCalled
 
@@ -134,14 +134,19 @@ async def test_every_call_has_a_deadline(client: VllmClient, stub: Stub) -> None
         "/metrics": client.waiting_requests,
         "/version": client.version,
     }
-    for path, call in calls.items():
+    others: dict[str, Callable[[], Awaitable[object]]] = {
+        "/v1/load_lora_adapter": client.can_load_adapters,
+        "/v1/completions": lambda: client.touch("m"),
+        "/metrics": client.metrics,
+    }
+    for path, call in (*calls.items(), *others.items()):
         stub.handlers[path] = hang
         with pytest.raises(UpstreamTimeout, match=r"within 0\.5 s"):
             await call()
     stub.handlers["/health"] = hang
     assert await client.healthy() is False
     assert {outcome for _, outcome in stub.outcomes} == {"timeout"}
-    assert len(stub.outcomes) == len(calls) + 1, "a timeout is not repeated"
+    assert len(stub.outcomes) == len(calls) + len(others) + 1, "a timeout is not repeated"
 
 
 async def test_a_broken_and_a_refused_connection_are_upstream_errors_without_a_status(
@@ -244,6 +249,62 @@ async def test_waiting_requests_are_summed_over_engines(client: VllmClient, stub
     stub.answers("/metrics", "process_cpu_seconds_total 1.0\n")
     with pytest.raises(UpstreamError, match="num_requests_waiting"):
         await client.waiting_requests()
+
+
+# As vLLM 0.32 writes them: before its first request, and after.
+FRESH = """# HELP process_start_time_seconds Start time of the process since unix epoch in seconds.
+# TYPE process_start_time_seconds gauge
+process_start_time_seconds 1.79536842367e+09
+# HELP vllm:lora_requests_info Running stats on lora requests.
+# TYPE vllm:lora_requests_info gauge
+"""
+USED = FRESH + 'vllm:lora_requests_info{max_lora="3",running_lora_adapters="a",waiting_lora_adapters=""} 1.79e+09\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (FRESH, ServerMetrics(1795368423.67, True, None)),
+        (USED, ServerMetrics(1795368423.67, True, 3)),
+        ('vllm:lora_requests_info{running_lora_adapters="",max_lora="16"} 1.0', ServerMetrics(None, True, 16)),
+        (METRICS, ServerMetrics(None, False, None)),
+        ("process_start_time_seconds 5.0\n", ServerMetrics(5.0, None, None)),
+        ("", ServerMetrics(None, None, None)),
+    ],
+)
+async def test_metrics_tell_of_the_process_and_its_slots(
+    client: VllmClient, stub: Stub, text: str, expected: ServerMetrics
+) -> None:
+    stub.answers("/metrics", text)
+    assert await client.metrics() == expected
+
+
+@pytest.mark.parametrize(("status", "can"), [(400, True), (404, False), (405, False)])
+async def test_whether_adapters_can_be_loaded_is_asked_without_naming_one(
+    client: VllmClient, stub: Stub, status: int, can: bool
+) -> None:
+    stub.answers("/v1/load_lora_adapter", error("x", status))
+    assert await client.can_load_adapters() is can
+    assert stub.seen[0][2] == {"lora_name": "", "lora_path": ""}
+    stub.answers("/v1/load_lora_adapter", error("wrong key", 401))
+    with pytest.raises(UpstreamError, match="wrong key"):
+        await client.can_load_adapters()
+
+
+async def test_a_touch_asks_for_one_token_once(client: VllmClient, stub: Stub) -> None:
+    stub.answers("/v1/completions", {"choices": []})
+    await client.touch("a")
+    assert stub.seen[0][2] == {"model": "a", "prompt": [1], "max_tokens": 1}
+    stub.answers("/v1/completions", error("busy", 503))
+    with pytest.raises(UpstreamError):
+        await client.touch("a")
+    assert len(stub.seen) == 2
+
+
+async def test_loading_in_place_says_so(client: VllmClient, stub: Stub) -> None:
+    stub.answers("/v1/load_lora_adapter", "Success")
+    await client.load_adapter("alias", "/store/a", in_place=True)
+    assert stub.seen[0][2] == {"lora_name": "alias", "lora_path": "/store/a", "load_inplace": True}
 
 
 async def test_health(client: VllmClient, stub: Stub) -> None:

@@ -2,73 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tao_daemon.daemon.codec import decode_event, decode_state, encode_event, encode_state
-from tao_daemon.daemon.machine import Policy, State, Transition, advance
+from tao_daemon.daemon.machine import advance
+from tao_daemon.daemon.state import State, Transition
 from tao_daemon.domain.commands import (
     CloseRound,
-    Command,
     PublishRoutes,
-    RetireAdapter,
     RunPhase,
     VerifyAdapter,
 )
 from tao_daemon.domain.events import (
+    AdapterUnservable,
     AdapterVerified,
     CandidateJudged,
     DaemonStarted,
     Event,
     PhaseCompleted,
     PhaseFailed,
+    ReplicaDrifted,
+    ReplicaHealed,
     RolloutAborted,
     RolloutApproved,
+    RolloutPaused,
+    RolloutPromoted,
+    RolloutResumed,
     RoundCancelRequested,
     RoundClosed,
     RoundRequested,
-    SwapFailed,
+    TrafficMeasured,
     UndoRequested,
+    VerificationFailed,
 )
 from tao_daemon.domain.report import Decision
-from tao_daemon.domain.rollout import RolloutMode, RolloutPhase, Routes
+from tao_daemon.domain.rollout import RolloutMode, RolloutPhase
 from tao_daemon.domain.round import Outcome, Phase
-
-AUTO = Policy(RolloutMode.AUTO, max_attempts=3)
-APPROVE = replace(AUTO, mode=RolloutMode.APPROVE)
-OBSERVE = replace(AUTO, mode=RolloutMode.OBSERVE)
-
-
-def play(policy: Policy, *events: Event, state: State | None = None) -> tuple[State, list[Command]]:
-    state, commands = state or State(), []
-    for event in events:
-        transition = advance(state, event, policy, now=1.0)
-        state = transition.state
-        commands += transition.commands
-    return state, commands
-
-
-def a_round(number: int, adapter: str, decision: Decision = Decision.PASS) -> list[Event]:
-    """Every event of an undisturbed round up to its verdict."""
-    work: list[Event] = [RoundRequested("test")]
-    for phase in list(Phase)[:4]:
-        candidate = adapter if phase is Phase.TRAINING else None
-        work.append(PhaseCompleted(number, 1, phase, candidate))
-    return [*work, CandidateJudged(number, 1, decision, "judged"), RoundClosed(number)]
-
-
-def test_an_accepted_candidate_serves_after_verification_in_auto_mode() -> None:
-    state, commands = play(AUTO, *a_round(1, "a"))
-    assert state.rollout is not None
-    assert state.rollout.phase is RolloutPhase.SWAPPING
-    assert state.routes.adapter is None, "nothing is flipped before the servers proved it"
-    state, commands = play(AUTO, AdapterVerified("a", 1), state=state)
-    assert state.routes == Routes(1, adapter="a", previous=None)
-    assert commands == [PublishRoutes(state.routes)]
+from tests.machine_plays import AUTO, a_round, arm, pairs, play, policy, traffic
 
 
 @pytest.mark.parametrize("decision", [Decision.FAIL, Decision.INCONCLUSIVE])
@@ -78,64 +51,6 @@ def test_a_candidate_that_did_not_pass_never_serves(decision: Decision) -> None:
     assert not [c for c in commands if isinstance(c, VerifyAdapter)]
     assert state.last_round is not None
     assert state.last_round.outcome in (Outcome.REJECTED, Outcome.INCONCLUSIVE)
-
-
-def test_approve_mode_waits_for_a_person() -> None:
-    state, commands = play(APPROVE, *a_round(1, "a"), RoundRequested("more traffic"))
-    assert state.rollout is not None
-    assert state.rollout.phase is RolloutPhase.STAGED
-    assert state.round is None, "no round may build on an incumbent that is about to change"
-    state, commands = play(APPROVE, RolloutApproved("ann", "looks good"), state=state)
-    assert commands == [VerifyAdapter("a", 1)]
-    state, commands = play(APPROVE, AdapterVerified("a", 1), state=state)
-    assert state.round is not None, "the round that was due starts when the rollout has settled"
-    assert state.round.incumbent == "a"
-
-
-def test_observe_mode_tells_and_goes_on() -> None:
-    state, commands = play(OBSERVE, *a_round(1, "a"))
-    assert state.rollout is not None
-    assert state.rollout.phase is RolloutPhase.ABORTED
-    assert "observe" in state.rollout.reason
-    assert RetireAdapter("a") in commands
-    assert not [c for c in commands if isinstance(c, VerifyAdapter)]
-
-
-def test_undo_goes_back_one_version_then_to_the_base_model() -> None:
-    state, _ = play(AUTO, *a_round(1, "a"), AdapterVerified("a", 1), *a_round(2, "b"), AdapterVerified("b", 1))
-    assert state.routes == Routes(2, "b", "a")
-    state, commands = play(AUTO, UndoRequested("ann", "worse"), state=state)
-    assert state.routes == Routes(3, "a", None)
-    assert commands == [PublishRoutes(Routes(3, "a", None)), RetireAdapter("b")]
-    state, _ = play(AUTO, UndoRequested("ann", "worse"), state=state)
-    assert state.routes == Routes(4, None, None)
-    state, commands = play(AUTO, UndoRequested("ann", "worse"), state=state)
-    assert (state.routes.generation, commands) == (4, [])
-
-
-def test_undo_cancels_the_round_that_was_built_on_the_undone_adapter() -> None:
-    state, _ = play(AUTO, *a_round(1, "a"), AdapterVerified("a", 1), RoundRequested("go"))
-    assert state.round is not None
-    state, commands = play(AUTO, UndoRequested("ann", "worse"), state=state)
-    assert state.round is None
-    assert state.last_round is not None
-    assert state.last_round.outcome is Outcome.CANCELLED
-    assert isinstance(commands[0], PublishRoutes), "the flip comes before everything else"
-
-
-def test_a_third_version_retires_the_first() -> None:
-    events = [e for i, name in enumerate("abc", 1) for e in (*a_round(i, name), AdapterVerified(name, 1))]
-    state, commands = play(AUTO, *events)
-    assert state.routes == Routes(3, "c", "b")
-    assert [c for c in commands if isinstance(c, RetireAdapter)] == [RetireAdapter("a")]
-
-
-def test_a_failed_swap_flips_nothing() -> None:
-    state, commands = play(AUTO, *a_round(1, "a"), SwapFailed("a", 1, "serves the base"))
-    assert state.routes == Routes(0, None, None)
-    assert RetireAdapter("a") in commands
-    assert state.rollout is not None
-    assert state.rollout.phase is RolloutPhase.ABORTED
 
 
 def test_results_of_an_older_attempt_change_nothing() -> None:
@@ -173,12 +88,6 @@ def test_a_restart_repeats_the_closing_of_a_round() -> None:
     assert not [c for c in commands if isinstance(c, RunPhase)], "no new round before the old one is put away"
 
 
-def test_a_restart_serves_again_what_the_routes_name() -> None:
-    state, _ = play(AUTO, *a_round(1, "a"), AdapterVerified("a", 1), *a_round(2, "b"), AdapterVerified("b", 1))
-    _, commands = play(AUTO, DaemonStarted("1"), state=state)
-    assert commands == [PublishRoutes(state.routes), VerifyAdapter("b", 0), VerifyAdapter("a", 0)]
-
-
 PHASES = st.sampled_from(list(Phase))
 SMALL = st.integers(min_value=0, max_value=4)
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -191,10 +100,18 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(RoundClosed, SMALL),
     st.just(RoundCancelRequested("ann", "why")),
     st.just(RolloutApproved("ann", "why")),
+    st.builds(RolloutPromoted, st.just("ann"), st.just("why"), st.booleans()),
+    st.just(RolloutPaused("ann", "why")),
+    st.just(RolloutResumed("ann", "why")),
+    st.builds(pairs, NAMES, st.integers(0, 60), st.sampled_from([0.0, 0.2, -0.9])),
+    st.builds(TrafficMeasured, NAMES, st.none()),
+    st.builds(AdapterUnservable, NAMES, st.just("why")),
+    st.builds(ReplicaDrifted, st.sampled_from(["x", "y"]), st.just("why")),
+    st.builds(ReplicaHealed, st.sampled_from(["x", "y"]), st.just("why")),
     st.just(RolloutAborted("ann", "why")),
     st.builds(AdapterVerified, NAMES, SMALL),
-    st.builds(SwapFailed, NAMES, SMALL, st.just("why")),
-    st.just(UndoRequested("ann", "why")),
+    st.builds(VerificationFailed, NAMES, SMALL, st.just("why")),
+    st.builds(UndoRequested, st.just("ann"), st.just("why"), st.none() | st.just("base") | NAMES),
 )
 
 
@@ -205,25 +122,26 @@ class AnyHistory(RuleBasedStateMachine):
         super().__init__()
         self.state = State()
         self.gated: set[str] = set()
+        self.verified: set[str] = set()
         self.mode = RolloutMode.AUTO
+        self.now = 0.0
 
     def take(self, event: Event) -> Transition:
         before = self.state
-        policy = Policy(self.mode, max_attempts=3)
-        transition = advance(before, event, policy, now=1.0)
+        self.now += 60.0
+        transition = advance(before, event, policy(mode=self.mode), now=self.now)
         self.state = transition.state
         rollout = transition.state.rollout
         if isinstance(event, CandidateJudged) and event.decision is Decision.PASS and rollout:
             self.gated.add(rollout.adapter)
         assert self.state.routes.generation >= before.routes.generation
-        changed = self.state.routes != before.routes
-        assert changed == (self.state.routes.generation == before.routes.generation + 1)
-        if changed:
+        if isinstance(event, AdapterVerified):
+            self.verified.add(event.adapter)
+        if self.state.routes != before.routes:
+            assert self.state.routes.generation > before.routes.generation
             assert PublishRoutes(self.state.routes) in transition.commands
-            assert isinstance(event, AdapterVerified | UndoRequested)
-        for command in transition.commands:
-            if isinstance(command, RetireAdapter):
-                assert command.adapter not in (self.state.routes.adapter, self.state.routes.previous)
+        if transition.refused:
+            assert (self.state, transition.commands) == (before, ())
         return transition
 
     @rule(mode=st.sampled_from(list(RolloutMode)))
@@ -251,22 +169,31 @@ class AnyHistory(RuleBasedStateMachine):
         assert self.state.closing is not None
         self.take(RoundClosed(self.state.closing.round.id))
 
-    @precondition(lambda self: self.state.rollout is not None and self.state.rollout.phase.is_open)
-    @rule()
-    def swap_ends(self) -> None:
-        rollout = self.state.rollout
+    @precondition(lambda self: self.state.open_rollout is not None)
+    @rule(difference=st.sampled_from([0.0, 0.1, -0.8]), errors=st.sampled_from([0, 0, 15]))
+    def rollout_goes_on(self, difference: float, errors: int) -> None:
+        rollout = self.state.open_rollout
         assert rollout is not None
-        self.take(AdapterVerified(rollout.adapter, rollout.attempt))
+        if rollout.phase is RolloutPhase.STAGED:
+            self.take(AdapterVerified(rollout.adapter, rollout.attempt))
+            return
+        self.take(pairs(rollout.adapter, 60, difference, rollout.phase))
+        steps = [(arm(200), arm(60, errors=errors)) for _ in rollout.evidence.steps]
+        self.take(traffic(rollout.adapter, *steps))
 
     @invariant()
     def only_gated_adapters_serve(self) -> None:
-        assert {self.state.routes.adapter, self.state.routes.previous} - {None} <= self.gated
+        assert set(self.state.routes.named) <= self.gated & self.verified
 
     @invariant()
     def one_thing_at_a_time(self) -> None:
         assert not (self.state.round and self.state.closing)
-        rollout = self.state.rollout
-        assert not (self.state.round and rollout and rollout.phase.is_open)
+        routes, rollout = self.state.routes, self.state.open_rollout
+        assert (routes.candidate is not None) == (rollout is not None and rollout.phase is RolloutPhase.CANARY)
+        assert (routes.salt != "") == (
+            rollout is not None and rollout.phase in (RolloutPhase.CANARY, RolloutPhase.BAKING)
+        )
+        assert routes.candidate is None or routes.candidate not in (routes.adapter, routes.previous)
 
     @invariant()
     def survives_the_journal(self) -> None:

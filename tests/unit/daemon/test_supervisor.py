@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tao_daemon.daemon.codec import decode_event, decode_state, encode_command
-from tao_daemon.daemon.machine import Policy, State, advance
+from tao_daemon.daemon.machine import advance
+from tao_daemon.daemon.state import State
 from tao_daemon.daemon.supervisor import Supervisor, last_state
 from tao_daemon.domain.commands import Command
 from tao_daemon.domain.errors import JournalError
@@ -23,11 +24,11 @@ from tao_daemon.domain.events import (
     UndoRequested,
 )
 from tao_daemon.domain.report import Decision
-from tao_daemon.domain.rollout import RolloutMode
 from tao_daemon.domain.round import Phase
 from tao_daemon.registry.journal import Journal
+from tests.machine_plays import AUTO, pairs, traffic
 
-POLICY = Policy(RolloutMode.AUTO, max_attempts=3)
+POLICY = AUTO
 HISTORY: list[Event] = [
     DaemonStarted("1"),
     RoundRequested("500 prompts wait"),
@@ -35,6 +36,8 @@ HISTORY: list[Event] = [
     PhaseCompleted(1, 1, Phase.TRAINING, "a"),
     CandidateJudged(1, 1, Decision.PASS, "gain +0.4 [+0.3, +0.5]"),
     AdapterVerified("a", 1, "0.01 nats"),
+    pairs("a", 60, 0.05),
+    traffic("a"),
     RoundClosed(1),
     UndoRequested("ann", "users complain"),
 ]

@@ -1,0 +1,202 @@
+"""What the gateways last said: who is alive, what they have adopted, what is in flight, what they counted.
+
+A gateway is alive while its lease runs; nothing waits for one that is gone. What a gone one counted still counts.
+Kept in memory only: gateways repeat their cumulative counters every second or so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tao_daemon.domain.rollout import Routes, StepCounts
+from tao_daemon.domain.traffic import DURATION_EDGES, ArmCounts, GatewayReport, SplitCounts
+
+_WINDOW_SECONDS = 300.0
+_SNAPSHOT_SECONDS = 5.0
+_MIN_ANSWERS = 20
+"""Answers in the window below which nothing is said about their duration."""
+_REMEMBERED = 1000
+"""Gateways that are gone and whose counts are kept, the latest ones."""
+
+Monotonic = Callable[[], float]
+
+
+@dataclass(slots=True)
+class _Gateway:
+    alive_until: float
+    generation: int
+    report: GatewayReport | None = None
+    """None while it only polls: it then has no valid token, and what is in flight on it is not known."""
+    splits: dict[int, SplitCounts] = field(default_factory=dict)
+    snapshots: deque[tuple[float, tuple[int, ...]]] = field(default_factory=deque)
+
+
+class TrafficBoard:
+    """Belongs to the event loop's thread. Times are monotonic seconds."""
+
+    def __init__(self, lease_seconds: float, now: Monotonic) -> None:
+        self._lease_seconds = lease_seconds
+        self._now = now
+        self._gateways: dict[str, _Gateway] = {}
+        self._heard = asyncio.Event()
+
+    def hear(self, report: GatewayReport) -> bool:
+        """A gateway's report renews its lease; whether it says for the first time that it adopted its generation."""
+        before = self._gateways.get(report.gateway)
+        advanced = before is None or before.report is None or before.report.generation < report.generation
+        known = self._gateway(report.gateway, report.generation, self._lease_seconds)
+        known.report = report
+        known.splits |= report.splits
+        if not known.snapshots or self._now() - known.snapshots[-1][0] >= _SNAPSHOT_SECONDS:
+            known.snapshots.append((self._now(), report.durations))
+        while known.snapshots and self._now() - known.snapshots[0][0] > _WINDOW_SECONDS:
+            known.snapshots.popleft()
+        self._wake()
+        return advanced
+
+    def hear_poll(self, gateway: str, generation: int, seconds: float) -> None:
+        """A gateway asks for routes after `generation` and will wait `seconds`: it has adopted that one."""
+        self._gateway(gateway, generation, seconds + self._lease_seconds)
+        self._wake()
+
+    def leave(self, gateway: str) -> None:
+        """A gateway said that it ends."""
+        if known := self._gateways.get(gateway):
+            known.alive_until = self._now()
+            self._wake()
+
+    @property
+    def live(self) -> Mapping[str, GatewayReport | None]:
+        """Gateways whose lease runs, with their last report."""
+        return {name: each.report for name, each in self._gateways.items() if each.alive_until > self._now()}
+
+    def acknowledged(self, generation: int) -> bool:
+        """Whether every live gateway uses routes of this generation or a later one."""
+        return all(each.generation >= generation for each in self._living())
+
+    async def until_acknowledged(self, generation: int, seconds: float) -> bool:
+        """Wait for `acknowledged`; False when the time is over first."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not self.acknowledged(generation):
+                    heard = self._heard
+                    # A lease may also run out in silence.
+                    try:
+                        async with asyncio.timeout(self._lease_seconds / 4):
+                            await heard.wait()
+                    except TimeoutError:
+                        continue
+        except TimeoutError:
+            return False
+        return True
+
+    def drained(self, adapter: str, routes: Routes) -> bool:
+        """Whether no request can be on the adapter any more, nor get there, under these routes."""
+        if adapter in routes.named or not self.acknowledged(routes.generation):
+            return False
+        return all(each.report is not None and not each.report.in_flight.get(adapter) for each in self._living())
+
+    def counts(self, steps: Sequence[StepCounts]) -> tuple[SplitCounts, ...] | None:
+        """What all gateways counted per step; None when no live one reports.
+
+        A step begins with its generation and lasts until the next step's: a replica that drifts in between
+        makes generations of its own.
+        """
+        if not any(each.report for each in self._living()):
+            return None
+        starts = [step.generation for step in steps]
+        found = [SplitCounts() for _ in steps]
+        for each in self._gateways.values():
+            for generation, counts in each.splits.items():
+                place = bisect_left(starts, generation + 1) - 1
+                if place >= 0:
+                    found[place] += counts
+        return tuple(found)
+
+    def duration(self, quantile: float) -> float | None:
+        """A quantile of the answers' seconds over the last minutes, all versions; None with too few answers."""
+        total = [0] * (len(DURATION_EDGES) + 1)
+        for each in self._gateways.values():
+            if each.report is None or not each.snapshots:
+                continue
+            before, latest = each.snapshots[0][1], each.report.durations
+            if len(latest) == len(total):
+                older = before if len(before) == len(total) and len(each.snapshots) > 1 else (0,) * len(total)
+                total = [sum_ + new - old for sum_, new, old in zip(total, latest, older, strict=True)]
+        return quantile_of(total, quantile) if sum(total) >= _MIN_ANSWERS else None
+
+    def arms(self) -> SplitCounts:
+        """Everything counted in all rollouts so far, for metrics."""
+        whole = SplitCounts()
+        for each in self._gateways.values():
+            for counts in each.splits.values():
+                whole += counts
+        return whole
+
+    def _living(self) -> list[_Gateway]:
+        return [each for each in self._gateways.values() if each.alive_until > self._now()]
+
+    def _gateway(self, name: str, generation: int, seconds: float) -> _Gateway:
+        until = self._now() + seconds
+        known = self._gateways.get(name)
+        if known is None:
+            if len(self._gateways) >= _REMEMBERED:
+                gone = min(self._gateways, key=lambda each: self._gateways[each].alive_until)
+                del self._gateways[gone]
+            known = self._gateways[name] = _Gateway(until, generation)
+        known.alive_until = max(known.alive_until, until) if known.report is None else until
+        known.generation = max(known.generation, generation)
+        return known
+
+    def _wake(self) -> None:
+        self._heard.set()
+        self._heard = asyncio.Event()
+
+
+def quantile_of(buckets: Sequence[int], quantile: float) -> float:
+    """The upper edge of the bucket in which the quantile lies; the last edge for what is above all of them."""
+    wanted, seen = quantile * sum(buckets), 0
+    for edge, count in zip(DURATION_EDGES, buckets, strict=False):
+        seen += count
+        if seen >= wanted and count:
+            return edge
+    return DURATION_EDGES[-1]
+
+
+def report_from_json(gateway: str, value: object) -> GatewayReport:
+    """A report as a gateway sends it. Raises ValueError naming what is wrong."""
+    if not isinstance(value, dict):
+        raise ValueError("a report is a JSON object")
+    try:
+        splits = {int(generation): _split(counts) for generation, counts in dict(value.get("splits", {})).items()}
+        report = GatewayReport(
+            gateway,
+            int(value["generation"]),
+            {str(name): int(count) for name, count in dict(value.get("in_flight", {})).items()},
+            splits,
+            tuple(int(count) for count in value.get("durations", ())),
+            int(value.get("captured", 0)),
+            int(value.get("capture_dropped", 0)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"not a gateway's report ({type(error).__name__}: {error})") from None
+    numbers = [*report.in_flight.values(), *report.durations]
+    for split in splits.values():
+        for arm in (split.incumbent, split.candidate):
+            numbers += [arm.requests, arm.conversations, arm.errors, arm.slow, arm.truncated]
+    if report.generation < 0 or any(number < 0 for number in numbers):
+        raise ValueError("counters of a gateway are never negative")
+    return report
+
+
+def _split(value: Mapping[str, Mapping[str, int]]) -> SplitCounts:
+    return SplitCounts(_arm(value["incumbent"]), _arm(value["candidate"]))
+
+
+def _arm(value: Mapping[str, int]) -> ArmCounts:
+    names = ("requests", "conversations", "errors", "slow", "truncated")
+    return ArmCounts(*(int(value[name]) for name in names))

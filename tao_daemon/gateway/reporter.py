@@ -1,0 +1,117 @@
+"""Tells the daemon what this gateway does: the evidence of a rollout, and the acknowledgement that a flip waits for.
+
+Invariants: a report never holds up a request; one that fails is counted, and the next one says all it said, because
+counters only grow.
+
+started → (a new generation | the interval) → report → … → stopped → the last report
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from tao_daemon.domain.traffic import GatewayReport
+from tao_daemon.gateway.meters import Meters
+
+log = logging.getLogger(__name__)
+
+DEADLINE_SECONDS = 3.0
+
+
+class Token:
+    """The daemon's token: the configured one, else the file's, where it can be read."""
+
+    def __init__(self, configured: str | None, file: Path) -> None:
+        self._configured = configured
+        self._file = file
+        self._read: str | None = None
+
+    def headers(self) -> dict[str, str]:
+        token = self._configured or self._read or self._from_file()
+        return {"Authorization": f"Bearer {token}"} if token else {}
+
+    def refused(self) -> None:
+        """The daemon does not know it: read the file again the next time."""
+        self._read = None
+
+    def _from_file(self) -> str | None:
+        try:
+            self._read = self._file.read_text(encoding="utf-8").strip() or None
+        except (OSError, ValueError):
+            self._read = None
+        return self._read
+
+
+class Reporter:
+    """`run` until cancelled, then `send` once more."""
+
+    def __init__(
+        self,
+        daemon_url: str,
+        session: aiohttp.ClientSession,
+        snapshot: Callable[[], GatewayReport],
+        token: Token,
+        meters: Meters,
+        *,
+        every_seconds: float,
+    ) -> None:
+        self._url = f"{daemon_url.rstrip('/')}/v1/gateways"
+        self._session = session
+        self._snapshot = snapshot
+        self._token = token
+        self._meters = meters
+        self._every = every_seconds
+        self._due = asyncio.Event()
+        self._works: bool | None = None
+
+    def nudge(self) -> None:
+        """Report now: something changed that the daemon waits for."""
+        self._due.set()
+
+    async def run(self) -> None:
+        while True:
+            self._due.clear()
+            await self.send()
+            try:
+                async with asyncio.timeout(self._every):
+                    await self._due.wait()
+            except TimeoutError:
+                pass
+
+    async def send(self) -> None:
+        """Report once, within the deadline, whatever comes of it."""
+        report = self._snapshot()
+        timeout = aiohttp.ClientTimeout(total=DEADLINE_SECONDS)
+        try:
+            async with self._session.put(
+                f"{self._url}/{report.gateway}", json=to_json(report), headers=self._token.headers(), timeout=timeout
+            ) as response:
+                status = response.status
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            self._note(type(error).__name__)
+            return
+        if status == 401:
+            self._token.refused()
+        self._note("" if status == 204 else f"it answered {status}")
+
+    def _note(self, problem: str) -> None:
+        """Count a failure; log when it begins and when it ends."""
+        self._meters.reports_failed += bool(problem)
+        if bool(problem) is self._works or self._works is None:
+            level, text = (logging.WARNING, "reports fail") if problem else (logging.INFO, "reports arrive")
+            log.log(level, text, extra={"url": self._url, "problem": problem})
+        self._works = not problem
+
+
+def to_json(report: GatewayReport) -> dict[str, Any]:
+    """The report as PUT /v1/gateways/{gateway} takes it: JSON has text keys and lists."""
+    value = asdict(report)
+    value["splits"] = {str(generation): counts for generation, counts in value["splits"].items()}
+    return {**value, "durations": list(report.durations)}

@@ -1,0 +1,139 @@
+"""Leases, acknowledgements, drains and sums over gateways."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict
+
+import pytest
+
+from tao_daemon.daemon.traffic_board import TrafficBoard, quantile_of, report_from_json
+from tao_daemon.domain.rollout import Routes, StepCounts
+from tao_daemon.domain.traffic import DURATION_EDGES, ArmCounts, GatewayReport, SplitCounts
+
+BUCKETS = len(DURATION_EDGES) + 1
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def board(clock: Clock) -> TrafficBoard:
+    return TrafficBoard(10.0, clock)
+
+
+def split(candidate: int, errors: int = 0) -> SplitCounts:
+    return SplitCounts(candidate=ArmCounts(requests=candidate, conversations=candidate, errors=errors))
+
+
+def test_nothing_is_known_without_a_gateway_and_nothing_waits_for_one(board: TrafficBoard) -> None:
+    assert board.counts([StepCounts(1, 0.1)]) is None
+    assert board.duration(0.95) is None
+    assert board.acknowledged(99)
+    assert board.drained("a", Routes(1, None))
+
+
+def test_a_flip_waits_for_every_lease_and_for_no_dead_gateway(board: TrafficBoard, clock: Clock) -> None:
+    board.hear(GatewayReport("g1", 4))
+    board.hear(GatewayReport("g2", 3))
+    assert not board.acknowledged(4)
+    clock.now = 9.0
+    board.hear(GatewayReport("g1", 4))
+    clock.now = 11.0
+    assert board.acknowledged(4), "the lease of g2 ran out"
+
+
+async def test_an_acknowledgement_wakes_who_waits(board: TrafficBoard) -> None:
+    board.hear(GatewayReport("g1", 3))
+    waiting = asyncio.create_task(board.until_acknowledged(4, 5.0))
+    await asyncio.sleep(0)
+    board.hear(GatewayReport("g1", 4))
+    assert await asyncio.wait_for(waiting, 1.0)
+    assert not await board.until_acknowledged(5, 0.01)
+
+
+def test_an_adapter_is_drained_when_nobody_has_it_in_flight_or_may_still_get_there(board: TrafficBoard) -> None:
+    left = Routes(5, "b", previous=None)
+    board.hear(GatewayReport("g1", 5, {"a": 1, "b": 9}))
+    assert not board.drained("a", left), "in flight"
+    board.hear(GatewayReport("g1", 4, {}))
+    board.hear(GatewayReport("g2", 4, {}))
+    assert not board.drained("a", left), "g2 has not adopted the routes"
+    board.hear(GatewayReport("g1", 5, {"a": 0}))
+    board.hear(GatewayReport("g2", 5, {}))
+    assert board.drained("a", left)
+    assert not board.drained("b", left), "the routes name it"
+
+
+def test_a_gateway_without_a_token_is_seen_and_never_drained(board: TrafficBoard) -> None:
+    board.hear_poll("g1", 5, 30.0)
+    assert board.live == {"g1": None}
+    assert board.acknowledged(5)
+    assert not board.acknowledged(6)
+    assert not board.drained("a", Routes(5, None))
+    assert board.counts([StepCounts(1, 0.1)]) is None
+
+
+def test_steps_sum_over_gateways_generations_and_the_dead(board: TrafficBoard, clock: Clock) -> None:
+    board.hear(GatewayReport("g1", 7, splits={2: split(1), 3: split(10), 4: split(100), 7: split(1000)}))
+    clock.now = 60.0
+    board.hear(GatewayReport("g2", 7, splits={3: split(20, errors=2)}))
+    found = board.counts([StepCounts(3, 0.1), StepCounts(6, 0.5)])
+    assert found is not None
+    assert [each.candidate.conversations for each in found] == [130, 1000]
+    assert found[0].candidate.errors == 2
+
+
+def test_a_generation_that_a_gateway_no_longer_repeats_still_counts(board: TrafficBoard) -> None:
+    board.hear(GatewayReport("g1", 3, splits={3: split(10)}))
+    board.hear(GatewayReport("g1", 20, splits={20: split(5)}))
+    found = board.counts([StepCounts(3, 0.1), StepCounts(20, 0.5)])
+    assert found is not None
+    assert [each.candidate.conversations for each in found] == [10, 5]
+
+
+def test_durations_are_those_of_the_last_minutes(board: TrafficBoard, clock: Clock) -> None:
+    def report(fast: int, slow: int) -> GatewayReport:
+        buckets = [0] * BUCKETS
+        buckets[10], buckets[60] = fast, slow
+        return GatewayReport("g1", 1, durations=tuple(buckets))
+
+    board.hear(report(0, 1000))
+    clock.now = 400.0
+    board.hear(report(0, 1000))
+    clock.now = 410.0
+    board.hear(report(100, 1000))
+    assert board.duration(0.95) == DURATION_EDGES[10], "the slow ones are long past"
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.95, 1.0])
+def test_quantiles_lie_on_edges(quantile: float) -> None:
+    buckets = [0] * BUCKETS
+    buckets[5] = 90
+    buckets[50] = 10
+    assert quantile_of(buckets, quantile) == DURATION_EDGES[5 if quantile == 0.5 else 50]
+
+
+def test_reports_survive_the_wire_and_nonsense_is_refused() -> None:
+    report = GatewayReport("g1", 3, {"a": 2}, {3: split(4, 1)}, tuple([0] * BUCKETS), 7, 1)
+    value = json.loads(json.dumps(asdict(report)))
+    assert report_from_json("g1", value) == report
+    for broken in (
+        [],
+        {},
+        {"generation": -1},
+        {"generation": 1, "durations": [-1]},
+        {"generation": 1, "splits": {"x": {}}},
+    ):
+        with pytest.raises(ValueError, match=r"report|negative"):
+            report_from_json("g1", broken)
