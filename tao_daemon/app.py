@@ -55,6 +55,8 @@ from tao_daemon.registry.round_archive import RoundArchive
 from tao_daemon.rollout.assessment import Limits
 from tao_daemon.rollout.plan import FreezeWindow, Plan, clock_seconds
 from tao_daemon.rollout.vllm_fleet import VllmFleet
+from tao_daemon.sampling.pace import LivePace
+from tao_daemon.sampling.pacing import Pacer
 from tao_daemon.sampling.vllm_sampler import VllmSampler
 from tao_daemon.scoring.scorer import ConfiguredScorer
 from tao_daemon.telemetry.logs import configure_logging
@@ -171,9 +173,10 @@ async def _daemon(config: Config) -> AsyncIterator[list[asyncio.Future[None]]]:
         # Below vLLM's own 5 s, so that no request meets a connection that is just being closed.
         connector = aiohttp.TCPConnector(keepalive_timeout=_KEEP_ALIVE_SECONDS)
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
-        parts = _parts(config, store, session, emit)
-        board = RoutesBoard(routes_path(config))
         traffic = TrafficBoard(config.serving.lease_seconds, time.monotonic)
+        pace = _pace(config, traffic)
+        parts = _parts(config, store, session, pace, emit)
+        board = RoutesBoard(routes_path(config))
         policy = policy_of(config)
         supervisor = Supervisor(
             journal,
@@ -241,7 +244,7 @@ async def _daemon(config: Config) -> AsyncIterator[list[asyncio.Future[None]]]:
             trigger_reason=lambda: scheduler.reason,
         )
         supervisor.post(DaemonStarted(__version__))
-        lasting = (supervisor.run(), scheduler.run(), watch.run(), keeper.run())
+        lasting = (supervisor.run(), scheduler.run(), watch.run(), keeper.run(), pace.run())
         tasks = [asyncio.create_task(work) for work in lasting]
         stack.push_async_callback(_cancel, tasks)
         running: list[asyncio.Future[None]] = [*tasks, executor.broken]
@@ -253,16 +256,23 @@ async def _daemon(config: Config) -> AsyncIterator[list[asyncio.Future[None]]]:
         yield running
 
 
-def _parts(config: Config, store: DuckDBStore, session: aiohttp.ClientSession, emit: Emit) -> Parts:
-    replicas = [_client(config, url, session, emit) for url in config.serving.replicas]
-    endpoint = config.sampling.endpoint
-    servers = [_client(config, endpoint, session, emit)] if endpoint else replicas
+def _pace(config: Config, traffic: TrafficBoard) -> LivePace:
+    """Only what shares its servers with live requests is paced by it."""
+    requests = config.sampling.concurrent_prompts * (1 + len(config.sampling.strategies))
+    return LivePace(Pacer(slowdown=config.sampling.live_slowdown, most=requests), traffic.answers)
+
+
+def _parts(config: Config, store: DuckDBStore, session: aiohttp.ClientSession, pace: LivePace, emit: Emit) -> Parts:
     serving = config.serving
+    replicas = [_client(config, url, session, emit) for url in serving.replicas]
+    # A server for sampling alone needs the adapters too: it is asked for the incumbent and for the candidate.
+    extra = [_client(config, config.sampling.endpoint, session, emit)] if config.sampling.endpoint else []
     sampler = VllmSampler(
-        servers,
+        extra or replicas,
         config.sampling,
         base_model=serving.base_model,
         answer_temperature=config.gate.temperature,
+        pace=None if extra else pace,
         emit=emit,
     )
     scorer = ConfiguredScorer(config.scorers, min_spread=config.training.min_spread)
@@ -275,7 +285,7 @@ def _parts(config: Config, store: DuckDBStore, session: aiohttp.ClientSession, e
         evaluator=Evaluator(sampler, scorer, config.gate),
         adapters=DirectoryAdapterStore(config.daemon.data_dir / "adapters", max_rank=serving.max_rank),
         fleet=VllmFleet(
-            replicas,
+            [*replicas, *extra],
             base_model=serving.base_model,
             max_rank=serving.max_rank,
             max_error=serving.max_fingerprint_error,
@@ -291,7 +301,6 @@ def _watch_settings(config: Config) -> WatchSettings:
         shadow_pairs_max=config.rollout.shadow_pairs_max,
         shadow_concurrency=config.rollout.shadow_concurrency,
         tenant_share=config.round.tenant_share,
-        answer_seconds=config.sampling.timeout_seconds,
     )
 
 

@@ -153,6 +153,8 @@ class Sampling(Section):
     """Prompts in flight at once."""
     max_waiting_requests: Annotated[int, Field(ge=0)] = 8
     """Sampling pauses while the server's own queue is longer (vllm:num_requests_waiting)."""
+    live_slowdown: Annotated[float, Field(ge=1.0)] = 2.0
+    """How many times its usual 99th percentile the gateways' latency may reach while sampling shares their servers."""
     timeout_seconds: Seconds = 300.0
     """Deadline of one request."""
     phase_timeout_seconds: Seconds = 14_400.0
@@ -327,11 +329,11 @@ class Rollout(Section):
     step_seconds: Annotated[float, Field(ge=0.0)] = 600.0
     """Least time of a canary step."""
     step_conversations: Annotated[int, Field(ge=0)] = 100
-    """Conversations that the candidate must have answered in a step before the next one."""
+    """Conversations that the candidate must have answered in a step before the next one; 0 asks for no gateway."""
     bake_seconds: Annotated[float, Field(ge=0.0)] = 3600.0
     """How long the adapter answers everything, watched, before it is settled."""
     bake_conversations: Annotated[int, Field(ge=0)] = 200
-    """Conversations it must have answered in that time."""
+    """Conversations it must have answered in that time; 0 asks for no gateway."""
     alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
     """Probability, at most, that a candidate no worse is aborted from shadow to canary; the same again for baking."""
     relative_risk: Annotated[float, Field(ge=1.0)] = 1.25

@@ -41,7 +41,17 @@ def make_tiny_site(make_site: Callable[..., Any], tiny_vllm: Any) -> Callable[..
                 "max_truncation_increase": 1.0,
             },
             "serving": {"replicas": [tiny_vllm.url], "base_model": "base", "drain_seconds": 1.0},
-            "rollout": {"mode": "auto"},
+            "rollout": {
+                "mode": "auto",
+                "shadow_pairs": 8,
+                "shadow_pairs_max": 16,
+                "canary_fractions": [0.5],
+                "step_seconds": 1.0,
+                "step_conversations": 2,
+                "bake_seconds": 1.0,
+                "bake_conversations": 2,
+                "evaluate_seconds": 0.5,
+            },
             "scorers": [{"name": "silence", "type": "python", "callable": "tiny_scorers:says_nothing"}],
         }
         for section, values in sections.items():

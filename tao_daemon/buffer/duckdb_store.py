@@ -183,9 +183,7 @@ class DuckDBStore:
             mark(connection, [prompt.id for prompt in chosen])
         return chosen
 
-    def _shadow(
-        self, connection: tables.Connection, limit: int, tenant_share: float, accepts: Accepts
-    ) -> list[Prompt]:
+    def _shadow(self, connection: tables.Connection, limit: int, tenant_share: float, accepts: Accepts) -> list[Prompt]:
         candidates = tables.read_shadow_candidates(connection, page=(0, max(1024, 16 * limit)))
         chosen = choose(candidates, Claim(0, limit, tenant_share, accepts))
         if chosen:

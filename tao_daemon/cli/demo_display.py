@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tao_daemon.embedded.demo_report import report_lines
-from tao_daemon.embedded.demo_view import PHASES, SETUP, View, changes, rewards_line, traffic_line
+from tao_daemon.embedded.demo_view import PHASES, SETUP, View, changes, rewards_line, rollout_line, traffic_line
 
 _BAR_WIDTH = 32
 _SHORT = 80
@@ -123,9 +123,8 @@ def _phases(view: View) -> RenderableType:
     assert view.status is not None
     running = view.round
     if running is None:
-        rollout = view.status["rollout"]
-        if rollout and rollout["phase"] in ("staged", "swapping"):
-            return Text(f"swap: {rollout['adapter']} goes into serving ({rollout['phase']})", style="bold")
+        if rollout := view.open_rollout:
+            return Text(f"rollout of {rollout['adapter']}, {rollout_line(rollout)}", style="bold")
         return Text(f"next round: {view.status['next_round']['trigger']}")
     table = Table.grid(padding=(0, 1))
     current = PHASES.index(running["phase"])

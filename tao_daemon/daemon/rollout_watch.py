@@ -40,8 +40,6 @@ class WatchSettings:
     shadow_pairs_max: int
     shadow_concurrency: int
     tenant_share: float
-    answer_seconds: float
-    """Deadline of one answer; over it, the version failed."""
 
 
 class RolloutWatch:
@@ -171,9 +169,8 @@ class RolloutWatch:
     async def _answer(self, prompt: Prompt, model: str | None) -> Answer | None:
         """An answer, or None when the version gave none."""
         try:
-            async with asyncio.timeout(self._settings.answer_seconds):
-                (answer,) = await self._sampler.answer([prompt], model=model)
-        except (UpstreamError, TimeoutError):
+            (answer,) = await self._sampler.answer([prompt], model=model)
+        except UpstreamError:
             return None
         return None if answer.finish_reason == REFUSED else answer
 

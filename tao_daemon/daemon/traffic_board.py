@@ -129,6 +129,11 @@ class TrafficBoard:
                 total = [sum_ + new - old for sum_, new, old in zip(total, latest, older, strict=True)]
         return quantile_of(total, quantile) if sum(total) >= _MIN_ANSWERS else None
 
+    def answers(self) -> tuple[int, ...]:
+        """Cumulative answers per bucket of DURATION_EDGES over every gateway; () while none reports."""
+        known = [each.report.durations for each in self._gateways.values() if each.report and each.report.durations]
+        return tuple(map(sum, zip(*known, strict=False)))
+
     def arms(self) -> SplitCounts:
         """Everything counted in all rollouts so far, for metrics."""
         whole = SplitCounts()

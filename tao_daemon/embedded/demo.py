@@ -1,10 +1,10 @@
-"""The demo: a broker, a model server, the daemon, a gateway and live traffic on this machine, until an adapter serves.
+"""The demo: a broker, a model server, the daemon, a gateway and live traffic here, until an adapter has settled.
 
 Invariants: daemon and gateway are what `tao-daemon run` and `tao-daemon gateway` start, with a config file; nothing is
 scripted, every figure comes from them; whatever ends the demo, whenever it comes, ends all it started; a part that dies
 ends the demo with its name and the end of its log.
 
-model → broker → vLLM → daemon and gateway → traffic → rounds → an adapter is promoted → report → (on, until stopped)
+model → broker → vLLM → daemon and gateway → traffic → rounds → shadow → canary → baking → settled → report → (on)
 """
 
 from __future__ import annotations
@@ -36,8 +36,11 @@ from tao_daemon.embedded.vllm_server import EmbeddedVllm
 T = TypeVar("T")
 
 PACE: Final = Pace(first=320, first_rate=16.0, rate=1.0)
-QUESTION_PAUSE_SECONDS: Final = 6.0
-"""Between live questions: they take the processors from the trainer."""
+CLIENTS: Final = 4
+QUESTION_PAUSE_SECONDS: Final = 24.0
+"""Between the live questions of a client: they take the processors from the trainer."""
+_BUSY_PAUSE_SECONDS = 1.0
+"""While a rollout is open: its canary waits for conversations."""
 
 _VLLM_SLOTS = 96
 _REFRESH_SECONDS = 1.0
@@ -146,7 +149,9 @@ class Demo:
         seed = self._settings.seed
         producer = TicketProducer(tickets(seed), bootstrap=places.bootstrap, topic=TOPIC, pace=PACE)
         questions = await stack.enter_async_context(
-            LiveQuestions(tickets(seed + 1), gateway=places.gateway, pause_seconds=QUESTION_PAUSE_SECONDS)
+            LiveQuestions(
+                tickets(seed + 1), gateway=places.gateway, clients=CLIENTS, pause_seconds=QUESTION_PAUSE_SECONDS
+            )
         )
         session = await stack.enter_async_context(aiohttp.ClientSession(places.control, timeout=_HTTP_TIMEOUT))
         follower = _Follower(session, producer, questions, self._see)
@@ -164,6 +169,7 @@ class Demo:
             view = await follower.look()
             if "traffic_wait" not in view.seconds and (view.round or view.last_round):
                 self._measured("traffic_wait", self._clock() - began)
+            follower.questions.pause_seconds = _BUSY_PAUSE_SECONDS if view.open_rollout else QUESTION_PAUSE_SECONDS
             promoted = view.promoted
             if promoted and promoted["round"] > reported:
                 reported = promoted["round"]
@@ -175,12 +181,13 @@ class Demo:
 
     async def _report(self, places: DemoPlaces, follower: _Follower, number: int) -> dict[str, Any]:
         reports = await follower.reports()
-        promoted, last = self._view.promoted, self._view.last_round
-        assert promoted and last and self._view.status  # noqa: PT018 - said once, for the type checker
-        self._measured("swap", promoted["since"] - last["ended_at"])
+        promoted = self._view.promoted
+        assert promoted and self._view.status  # noqa: PT018 - said once, for the type checker
+        self._measured("rollout", promoted["since"] - promoted["started_at"])
         rows = await in_thread(lambda: self._evaluation(places.data_dir, number))
         return build_report(
             Promotion(
+                rollout=await follower.rollout(promoted["adapter"]),
                 round_report=next(report for report in reports if report["round"] == number),
                 earlier_reports=[report for report in reports if report["round"] < number],
                 evaluation=rows,
@@ -270,6 +277,11 @@ class _Follower:
     async def reports(self) -> list[dict[str, Any]]:
         """Every round's report, oldest first."""
         return list((await self._get("/v1/rounds"))["rounds"])
+
+    async def rollout(self, adapter: str) -> dict[str, Any]:
+        """The history of an adapter's rollout."""
+        found = (await self._get("/v1/rollouts"))["rollouts"]
+        return next(dict(rollout) for rollout in found if rollout["adapter"] == adapter)
 
     async def answered_by(self, adapter: str) -> None:
         """Return once the gateway has answered a question with the adapter."""

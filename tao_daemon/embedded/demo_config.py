@@ -77,6 +77,8 @@ completions = 6
 max_tokens = {MAX_TOKENS}
 # With 6 + 4 completions each this fills 80 of the server's 96 slots; live questions have the rest.
 concurrent_prompts = 8
+# Two cores do everything here: live questions are slow while a round samples. Production's default is 2.
+live_slowdown = 100.0
 
 {_strategies()}
 # Nobody labelled anything: an answer is as good as it meets the schema.
@@ -107,13 +109,24 @@ base_model = {q(BASE_MODEL)}
 max_rank = 16
 
 [rollout]
-# The gate alone decides. The default is "approve": a person does.
+# The gate and the evidence alone decide. The default is "approve": a person does.
 mode = "auto"
+# Minutes instead of hours, and as few conversations as a demo's clients have.
+shadow_pairs = 12
+shadow_pairs_max = 32
+canary_fractions = [0.25, 0.5]
+step_seconds = 5.0
+step_conversations = 6
+bake_seconds = 10.0
+bake_conversations = 12
+evaluate_seconds = 1.0
 
 [gateway]
 port = {places.gateway_port}
 public_model = {q(PUBLIC_MODEL)}
 daemon_url = {q(places.control)}
+# What clients ask becomes tomorrow's training prompts.
+capture = true
 
 [control]
 port = {places.control_port}

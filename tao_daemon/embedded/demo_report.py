@@ -28,7 +28,7 @@ _PARTS = {
     "scoring": "scoring them",
     "training": "training the adapter",
     "evaluating": "evaluating on held-out prompts",
-    "swap": "swapping it in",
+    "rollout": "shadow, canary and baking",
 }
 
 
@@ -38,6 +38,8 @@ class Promotion:
 
     round_report: Mapping[str, Any]
     """`report.json` of the accepted round."""
+    rollout: Mapping[str, Any]
+    """Its history, as in GET /v1/rollouts."""
     earlier_reports: Sequence[Mapping[str, Any]]
     evaluation: Sequence[Mapping[str, Any]]
     """Rows of the round's `evaluation.parquet`."""
@@ -74,6 +76,10 @@ def build_report(promotion: Promotion) -> dict[str, Any]:
         "adapter_valid": _share_valid(rows, "candidate_score"),
         "held_out_prompts": len(rows),
         "verdict": list(verdict["reasons"]),
+        "rollout": [
+            {"phase": step["phase"], "fraction": step["fraction"], "at": step["at"], "note": step["note"]}
+            for step in promotion.rollout["steps"]
+        ],
         "rounds": len(reports),
         "round_outcomes": [
             {"round": r["round"], "decision": r.get("verdict", {}).get("decision", "failed")} for r in reports
@@ -100,7 +106,7 @@ def report_lines(report: Mapping[str, Any], *, keeps_running: bool) -> list[str]
     """The report as text for a person."""
     before = report["before"]
     lines = [
-        f"{report['adapter']} was promoted: it answers under the public name now.",
+        f"{report['adapter']} was promoted and has settled: it answers under the public name now.",
         "",
         f"On {report['held_out_prompts']} held-out tickets, none of which it was trained on (score: how far the answer",
         "meets the JSON schema, 0 to 1; 95 % confidence intervals):",
@@ -112,6 +118,9 @@ def report_lines(report: Mapping[str, Any], *, keeps_running: bool) -> list[str]
         f"  the gate: {report['verdict'][-1]}",
         "The schema checks the form, and nobody labelled the tickets: what was learned is the form, not which category",
         "is right. What the scorers check is what gets better.",
+        "",
+        "How it was rolled out:",
+        *(f"  {_step(step)}" for step in report["rollout"]),
         "",
         "Three of them, answered by both:",
     ]
@@ -141,6 +150,11 @@ def _facts(report: Mapping[str, Any]) -> list[str]:
         *parts,
         f"  {'in all':<32}{seconds['total']:7.1f} s",
     ]
+
+
+def _step(step: Mapping[str, Any]) -> str:
+    name = f"canary {step['fraction']:.0%}" if step["phase"] == "canary" else step["phase"]
+    return f"{name:<12} {step['note'].split('; ')[0]}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -19,6 +19,7 @@ SETUP: Final[Mapping[str, str]] = {
 }
 """The parts of the set-up, in order."""
 
+OPEN_PHASES: Final = ("staged", "shadow", "canary", "baking")
 PHASES: Final = ("claiming", "sampling", "scoring", "training", "evaluating")
 _TICKETS_PER_LINE = 160
 _QUARTERS = 4
@@ -53,6 +54,12 @@ class View:
         return self.status["last_round"] if self.status else None
 
     @property
+    def open_rollout(self) -> Mapping[str, Any] | None:
+        """The rollout that is on its way."""
+        rollout = self.status["rollout"] if self.status else None
+        return rollout if rollout and rollout["phase"] in OPEN_PHASES else None
+
+    @property
     def promoted(self) -> Mapping[str, Any] | None:
         """The rollout that has settled and serves."""
         rollout = self.status["rollout"] if self.status else None
@@ -69,6 +76,8 @@ def why_not(view: View) -> str:
         running = view.round
         before = f"; round {view.last_round['id']} was {verdict(view.last_round)}" if view.last_round else ""
         return f"round {running['id']} was still {running['phase']} ({running['progress']:.0%}){before}"
+    if view.open_rollout:
+        return f"the rollout of {view.open_rollout['adapter']} was still in {rollout_line(view.open_rollout)}"
     if view.last_round:
         return f"round {view.last_round['id']} was {verdict(view.last_round)}"
     return "no round had started"
@@ -91,10 +100,28 @@ def changes(before: View, after: View) -> Iterator[str]:
     if after.sent // _TICKETS_PER_LINE > before.sent // _TICKETS_PER_LINE:
         yield traffic_line(after)
     yield from _round_changes(before, after)
-    if after.promoted and after.promoted != before.promoted:
-        yield f"swap: {after.promoted['adapter']} serves; {after.promoted['reason']}"
+    yield from _rollout_changes(before, after)
     if after.live_errors > before.live_errors:
         yield f"live question failed ({after.live_errors} of {after.live_requests}): {after.live_error}"
+
+
+def _rollout_changes(before: View, after: View) -> Iterator[str]:
+    rollout = after.status["rollout"] if after.status else None
+    earlier = before.status["rollout"] if before.status else None
+    if rollout is None or _place(rollout) == _place(earlier):
+        return
+    share = f" {rollout['traffic_fraction']:.0%} of the conversations" if rollout["phase"] == "canary" else ""
+    yield f"rollout of {rollout['adapter']}: {rollout['phase']}{share}; {rollout['reason']}"
+
+
+def _place(rollout: Mapping[str, Any] | None) -> tuple[Any, ...]:
+    return (rollout["adapter"], rollout["phase"], rollout["step"]) if rollout else ()
+
+
+def rollout_line(rollout: Mapping[str, Any]) -> str:
+    """Where an open rollout stands, and what it waits for."""
+    share = f" {rollout['traffic_fraction']:.0%}" if rollout["phase"] == "canary" else ""
+    return f"{rollout['phase']}{share}: {rollout['hold']}"
 
 
 def traffic_line(view: View) -> str:

@@ -120,16 +120,20 @@ class LiveAnswer:
 
 
 class LiveQuestions:
-    """Asks the public model one question after the other, with a pause between; every second one as a stream."""
+    """A few clients that each ask the public model one question after the other, with a pause between.
 
-    def __init__(self, source: Iterator[Ticket], *, gateway: str, pause_seconds: float) -> None:
+    Every second question is asked as a stream. Set `pause_seconds` while they run to have more or less traffic.
+    """
+
+    def __init__(self, source: Iterator[Ticket], *, gateway: str, clients: int, pause_seconds: float) -> None:
+        self.pause_seconds = pause_seconds
         self.requests = 0
         self.errors = 0
         self.last_error = ""
         self.last: LiveAnswer | None = None
         self._source = source
         self._url = f"{gateway}/v1/chat/completions"
-        self._pause = pause_seconds
+        self._clients = clients
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -144,9 +148,17 @@ class LiveQuestions:
 
     async def run(self) -> None:
         """Until cancelled; an error is counted, and the next question is asked."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._clients):
+                group.create_task(self._ask_on())
+
+    async def _ask_on(self) -> None:
         while True:
             await self.ask_next()
-            await asyncio.sleep(self._pause)
+            waited = 0.0
+            while waited < self.pause_seconds:
+                await asyncio.sleep(_TICK_SECONDS)
+                waited += _TICK_SECONDS
 
     async def ask_next(self) -> LiveAnswer | None:
         """One question, counted; None when it was not answered in full."""

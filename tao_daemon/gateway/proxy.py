@@ -91,9 +91,13 @@ class Proxy:
         self._meters.in_flight += 1
         try:
             return await self._in_time(request, exchange)
-        except (asyncio.CancelledError, ConnectionResetError):
+        except asyncio.CancelledError:
             exchange.status = _CANCELLED
             raise
+        except ConnectionResetError:
+            # The client left; whatever is returned goes nowhere, and an exception would be logged as a bug.
+            exchange.status = _CANCELLED
+            return exchange.stream or web.Response(status=499)
         finally:
             self._meters.in_flight -= 1
             self._ended(exchange)

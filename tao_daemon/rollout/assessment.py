@@ -105,7 +105,7 @@ def _tests(evidence: Evidence, limits: Limits) -> Iterator[_Test]:
     share = half * (len(_COUNTED) + 1)
     for name in _COUNTED:
         yield _Test(name, *_risk(evidence, limits, name, share))
-    # A conversation may begin with the incumbent, move over with the next step and fail there for the first time.
+    # A conversation that was counted in an earlier phase may fail for the first time in this one.
     trials = counts.candidate.conversations
     failures = min(counts.candidate.errors, trials)
     text = f"errors: {failures} of the candidate's {trials} conversations, at most {limits.max_error_fraction:.0%} may"

@@ -130,7 +130,7 @@ def _in_shadow(rollout: RolloutState, plan: Plan) -> Step:
 
 def _in_canary(rollout: RolloutState, plan: Plan, now: float, sighted: bool) -> Step:
     place = f"canary step {rollout.step + 1} of {len(plan.fractions)}"
-    if not sighted:
+    if plan.step_conversations and not sighted:
         return Step(Move.HOLD, f"{place}: no gateway reports its counters, so nothing is known")
     counts = rollout.evidence.steps[-1].counts
     seen = counts.candidate.conversations
@@ -144,7 +144,7 @@ def _in_canary(rollout: RolloutState, plan: Plan, now: float, sighted: bool) -> 
 
 
 def _in_baking(rollout: RolloutState, plan: Plan, now: float, sighted: bool) -> Step:
-    if not sighted:
+    if plan.bake_conversations and not sighted:
         return Step(Move.HOLD, "baking: no gateway reports its counters, so nothing is known")
     seen = rollout.evidence.steps[-1].counts.candidate.conversations
     if seen < plan.bake_conversations:

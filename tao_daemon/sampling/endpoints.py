@@ -1,7 +1,7 @@
 """Calls to the model servers that never press a busy one: round robin, back-off, deadline, retries.
 
 Asking a model again is harmless, so what may pass is asked again, of the next server.
-call → wait for room → ask within the deadline → answer | retry elsewhere | UpstreamError
+call → wait for room and for a turn → ask within the deadline → answer | retry elsewhere | UpstreamError
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from tao_daemon.clients.retry import RetryPolicy
 from tao_daemon.domain.errors import UpstreamError, UpstreamTimeout
+from tao_daemon.sampling.pace import Pace
 
 REFUSALS = (400, 413, 422)
 """Statuses that blame the request itself: no server and no later time will take it."""
@@ -48,6 +49,7 @@ class Endpoints:
         max_waiting_requests: int,
         timeout_seconds: float,
         retry: RetryPolicy,
+        pace: Pace,
     ) -> None:
         if not servers:
             raise ValueError("no model server to sample from; set serving.replicas or sampling.endpoint")
@@ -55,6 +57,7 @@ class Endpoints:
         self._turns = count()
         self._timeout = timeout_seconds
         self._retry = retry
+        self._pace = pace
 
     async def call(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to a chat or completions body. Raises UpstreamError when retries are used up.
@@ -67,7 +70,8 @@ class Endpoints:
         async def once() -> dict[str, Any]:
             endpoint = self._endpoints[next(turns) % len(self._endpoints)]
             await endpoint.room()
-            return await endpoint.ask(body, self._timeout)
+            async with self._pace.turn():
+                return await endpoint.ask(body, self._timeout)
 
         return await self._retry.call(once)
 

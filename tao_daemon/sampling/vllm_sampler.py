@@ -24,6 +24,7 @@ from tao_daemon.domain.prompt import Prompt
 from tao_daemon.domain.signals import CompletionsSampled, Emit, SamplesLost, discard
 from tao_daemon.sampling.bounded import as_finished
 from tao_daemon.sampling.endpoints import Endpoints, ModelServer, is_refusal
+from tao_daemon.sampling.pace import Pace, Unpaced
 from tao_daemon.sampling.requests import answer_body, sampling_body, seed_for, with_instruction
 from tao_daemon.sampling.responses import Parsed, parse_answer, parse_completions
 
@@ -71,14 +72,16 @@ class VllmSampler:
         base_model: str,
         answer_temperature: float,
         retry: RetryPolicy = _PATIENT,
+        pace: Pace | None = None,
         emit: Emit = discard,
     ) -> None:
-        """`base_model` is the server's name for the model without an adapter."""
+        """`base_model` is the server's name for the model without an adapter; `pace` spares live requests."""
         self._endpoints = Endpoints(
             servers,
             max_waiting_requests=config.max_waiting_requests,
             timeout_seconds=config.timeout_seconds,
             retry=retry,
+            pace=pace or Unpaced(),
         )
         self._config = config
         self._base_model = base_model

@@ -7,8 +7,9 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ class Client:
     url: str
     versions: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=count)
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -40,7 +42,7 @@ class Client:
     def ask(self, stream: bool) -> str:
         body = {
             "model": "assistant",
-            "messages": [{"role": "user", "content": "Hello"}],
+            "messages": [{"role": "user", "content": f"Hello {next(self._numbers)}"}],
             "max_tokens": 8,
             "stream": stream,
         }
@@ -87,6 +89,15 @@ def test_a_round_makes_the_served_model_better_and_undo_takes_it_back(
         client.stop()
     assert client.errors == [], "no client saw an error through swap and undo"
     assert set(client.versions) >= {"base", adapter}
+    (rollout,) = json.loads(site.run("rollout", "history", "--json").stdout)
+    assert [step["phase"] for step in rollout["steps"]] == [
+        "staged",
+        "shadow",
+        "canary",
+        "baking",
+        "settled",
+        "rolled_back",
+    ]
     assert undone.returncode == 0, undone.stderr
     # The command's own start is most of it; the flip itself takes milliseconds.
     assert seconds < 10
@@ -101,11 +112,13 @@ def test_an_undo_works_with_the_daemon_down(
 ) -> None:
     site = make_tiny_site()
     site.start(gateway=True)
+    client = Client(site.gateway_url)
+    client.start()
     produce(site.config["kafka"]["topic"], random_prompts(480, seed=2))
     status = site.wait_status(
         lambda s: s["rollout"] and s["rollout"]["phase"] == "settled", 240, "an adapter to settle"
     )
-    client = Client(site.gateway_url)
+    client.stop()
     site.wait(lambda: client.ask(stream=True) == status["incumbent"]["adapter"], 10, "the adapter to serve")
     site.daemon.kill()
     assert client.ask(stream=True) == status["incumbent"]["adapter"], "the gateway serves on without the daemon"

@@ -100,7 +100,7 @@ async def gateway(status: int, *, cut: bool = False) -> AsyncIterator[str]:
 
 
 async def test_answers_whole_and_streamed_say_which_version_gave_them() -> None:
-    async with gateway(200) as url, LiveQuestions(tickets(0), gateway=url, pause_seconds=60.0) as questions:
+    async with gateway(200) as url, LiveQuestions(tickets(0), gateway=url, clients=1, pause_seconds=60.0) as questions:
         answers = [await questions.ask_next() for _ in range(2)]
     assert [answer and (answer.answer, answer.version) for answer in answers] == [
         ("whole", "tao-r1"),
@@ -111,7 +111,10 @@ async def test_answers_whole_and_streamed_say_which_version_gave_them() -> None:
 
 @pytest.mark.parametrize(("status", "cut", "errors"), [(503, False, 4), (200, True, 2)])
 async def test_errors_and_cut_streams_are_counted(status: int, cut: bool, errors: int) -> None:
-    async with gateway(status, cut=cut) as url, LiveQuestions(tickets(0), gateway=url, pause_seconds=60.0) as questions:
+    async with (
+        gateway(status, cut=cut) as url,
+        LiveQuestions(tickets(0), gateway=url, clients=1, pause_seconds=60.0) as questions,
+    ):
         for _ in range(4):
             await questions.ask_next()
     assert (questions.requests, questions.errors) == (4, errors)
@@ -120,7 +123,7 @@ async def test_errors_and_cut_streams_are_counted(status: int, cut: bool, errors
 
 async def test_an_unreachable_gateway_is_counted_and_questions_go_on() -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    async with LiveQuestions(tickets(0), gateway=url, pause_seconds=0.01) as questions:
+    async with LiveQuestions(tickets(0), gateway=url, clients=1, pause_seconds=0.01) as questions:
         with suppress(TimeoutError):
             async with asyncio.timeout(1.0):
                 await questions.run()

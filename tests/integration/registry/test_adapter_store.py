@@ -272,3 +272,48 @@ def test_what_an_interrupted_publish_left_is_invisible_and_cleaned_up(
     assert store.names() == ()
     record = store.publish(str(artefact()), LINEAGE, 1.0)
     assert os.listdir(root) == [record.name]
+
+
+def test_deleting_removes_all_of_it_and_is_idempotent(
+    store: DirectoryAdapterStore, root: Path, artefact: Artefact
+) -> None:
+    port: AdapterStore = store
+    gone, stays = (port.publish(str(artefact(rank=rank)), LINEAGE, 0.0).name for rank in (8, 16))
+    port.delete(gone)
+    port.delete(gone)
+    assert port.names() == (stays,)
+    assert {path.name for path in root.iterdir()} == {stays}
+    with pytest.raises(AdapterError, match="there is no adapter"):
+        port.get(gone)
+    assert port.get(stays).path == port.root / stays
+
+
+@pytest.mark.parametrize("name", ["r000099-aaaaaaaaaaaa", "..", "", ".", "../other", "notes.txt"])
+def test_deleting_what_is_no_adapter_deletes_nothing(
+    store: DirectoryAdapterStore, root: Path, artefact: Artefact, name: str
+) -> None:
+    kept = store.publish(str(artefact()), LINEAGE, 0.0).name
+    (root / "notes.txt").write_text("mine")
+    (root.parent / "other").mkdir()
+    store.delete(name)
+    assert store.names() == (kept,)
+    assert (root / "notes.txt").exists()
+    assert (root.parent / "other").is_dir()
+
+
+def test_a_deletion_that_was_interrupted_leaves_nothing_under_the_name_and_is_cleared_later(
+    store: DirectoryAdapterStore, root: Path, artefact: Artefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = store.publish(str(artefact(rank=8)), LINEAGE, 0.0).name
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", _crash)
+        with pytest.raises(KeyboardInterrupt):
+            store.delete(name)
+    assert store.names() == ()
+    assert list(root.iterdir()), "the crash came too late to show anything"
+    other = store.publish(str(artefact(rank=16)), LINEAGE, 0.0).name
+    assert {path.name for path in root.iterdir()} == {other}
+
+
+def _crash(*arguments: object, **others: object) -> None:
+    raise KeyboardInterrupt

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -16,61 +15,13 @@ import pytest
 
 from tao_daemon.clients.vllm import VllmClient
 from tao_daemon.config import parse_config
-from tao_daemon.domain.adapter import AdapterRecord, Fingerprint, FingerprintProbe, Lineage
+from tao_daemon.domain.adapter import AdapterRecord
 from tao_daemon.domain.errors import AdapterError, UpstreamError
 from tao_daemon.gateway.server import run_gateway
 from tao_daemon.registry.adapter_store import DirectoryAdapterStore
 from tao_daemon.rollout.vllm_fleet import VllmFleet
 
 pytestmark = pytest.mark.vllm
-
-PROBES, PROMPT, COMPLETION = 4, 6, 24
-
-
-def train(model_dir: Path, directory: Path, *, seed: int) -> Path:
-    """A LoRA with random weights, and what transformers computes for it: an artefact as the trainer leaves it."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
-    names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    adapted: Any = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules=names)).eval()
-    for name, weight in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.3)
-    ids = torch.randint(3, model.config.vocab_size, (PROBES, PROMPT + COMPLETION))
-
-    def logprobs() -> list[tuple[float, ...]]:
-        with torch.no_grad():
-            rows = torch.log_softmax(adapted(ids).logits[:, :-1].float(), -1)
-        found = rows.gather(-1, ids[:, 1:, None])[..., 0][:, PROMPT - 1 :]
-        return [tuple(row.tolist()) for row in found]
-
-    with_adapter = logprobs()
-    with adapted.disable_adapter():
-        with_base = logprobs()
-    adapted.save_pretrained(directory)
-    probes = [
-        FingerprintProbe(tuple(row), PROMPT, a, b)
-        for row, a, b in zip(ids.tolist(), with_adapter, with_base, strict=True)
-    ]
-    (directory / "fingerprint.json").write_text(Fingerprint(tuple(probes)).to_json())
-    return directory
-
-
-@pytest.fixture(scope="module")
-def records(tiny_vllm: Any, tmp_path_factory: pytest.TempPathFactory) -> list[AdapterRecord]:
-    """Two adapters in a store."""
-    root = tmp_path_factory.mktemp("adapters")
-    store = DirectoryAdapterStore(root / "store", max_rank=16)
-    found = []
-    for number in (1, 2):
-        artefact = train(tiny_vllm.model, root / f"artefact-{number}", seed=number)
-        lineage = Lineage(number, None, "base", "0" * 64, (), (), os.urandom(8).hex())
-        found.append(store.publish(str(artefact), lineage, 0.0))
-    return found
 
 
 @pytest.fixture
@@ -136,6 +87,37 @@ async def test_what_the_server_cannot_find_fails_with_its_own_words(
     with pytest.raises(UpstreamError, match="load_lora_adapter answered 4"):
         await fleet.serve(replace(records[0], path=Path("/nowhere") / records[0].name))
     assert records[0].name not in await names(client)
+
+
+async def test_what_a_real_server_is_can_be_told(
+    fleet: VllmFleet, client: VllmClient, records: list[AdapterRecord]
+) -> None:
+    await fleet.serve(records[0])
+    (url,) = fleet.urls
+    view = await fleet.observe(url)
+    assert view.version == await client.version()
+    assert view.process is not None
+    assert view.loaded == {records[0].name: str(records[0].path)}
+    assert view.problems == ()
+    metrics = await client.metrics()
+    assert (metrics.started_at, metrics.lora_enabled, metrics.lora_slots) == (view.process, True, 4)
+    await fleet.touch(url, records[0].name)
+    with pytest.raises(UpstreamError, match="404"):
+        await fleet.touch(url, records[1].name)
+    assert (await fleet.observe(url)).process == view.process
+
+
+async def test_delivery_in_place_is_refused_by_a_real_0_32(
+    fleet: VllmFleet, client: VllmClient, records: list[AdapterRecord]
+) -> None:
+    if not (await client.version()).startswith("0.32."):
+        pytest.skip("from 0.33 on it is allowed")
+    before = await names(client)
+    with pytest.raises(
+        AdapterError, match=r"vLLM 0\.32\.\d+ is not known to deliver adapters in place.*0\.33 or newer"
+    ):
+        await fleet.flip_in_place("assistant", records[0])
+    assert await names(client) == before
 
 
 async def test_the_client_reads_health_version_and_queue(client: VllmClient) -> None:

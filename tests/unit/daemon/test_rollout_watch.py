@@ -24,7 +24,7 @@ from tests.machine_plays import AUTO, a_round, play
 
 
 class Versions:
-    """A sampler whose versions answer, refuse, fail or hang as told."""
+    """A sampler whose versions answer, refuse or fail as told."""
 
     def __init__(self, **behaviour: str) -> None:
         self.behaviour = behaviour
@@ -36,8 +36,6 @@ class Versions:
         does = self.behaviour.get(name, "good")
         if does == "down":
             raise UpstreamError("no answer")
-        if does == "hang":
-            await asyncio.sleep(60)
         return [Answer(does, 3, REFUSED if does == "refused" else "stop") for _ in prompts]
 
     def sample(self, *_: object, **__: object) -> object:
@@ -66,7 +64,7 @@ class Daemon:
             self.store,
             versions,  # type: ignore[arg-type]
             Judge(),  # type: ignore[arg-type]
-            WatchSettings(0.01, 200, 4, 1.0, answer_seconds=0.05),
+            WatchSettings(0.01, 200, 4, 1.0),
             policy=AUTO,
             state=lambda: self.state,
             post=self.post,
@@ -108,7 +106,6 @@ class Daemon:
         ("good", "good", 0.0, False),
         ("good", "poor", -0.75, False),
         ("good", "down", -1.0, True),
-        ("good", "hang", -1.0, True),
     ],
 )
 async def test_pairs(incumbent: str, candidate: str, difference: float, failed: bool) -> None:

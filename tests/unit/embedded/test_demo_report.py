@@ -24,6 +24,9 @@ INCUMBENT = [0.0, 0.3, 1.0, 0.0] * 6
 CANDIDATE = [1.0, 1.0, 0.9, 1.0] * 6
 
 
+STEP = {"seq": 9, "at": 1.0, "phase": "shadow", "step": 0, "fraction": 0.0, "actor": "daemon", "note": "verified"}
+
+
 def promotion(**changes: Any) -> Promotion:
     pairs = [
         Pair(f"p{place}", before, after, 32, 16, True, False)
@@ -40,6 +43,7 @@ def promotion(**changes: Any) -> Promotion:
     }
     values: dict[str, Any] = {
         "round_report": accepted,
+        "rollout": {"steps": [STEP, {**STEP, "phase": "canary", "fraction": 0.25, "note": "12 pairs passed; 25%"}]},
         "earlier_reports": [{"round": 1, "phases": {"sampling": {"seconds": 50.0}}}],
         "evaluation": [
             {
@@ -52,7 +56,7 @@ def promotion(**changes: Any) -> Promotion:
             for pair in pairs
         ],
         "texts": {f"p{place}": f"It's ticket {place}" for place in range(1, 24)},
-        "seconds": {"install": 150.0, "model": 40.0, "vllm_start": 45.0, "swap": 0.5, "total": 300.0},
+        "seconds": {"install": 150.0, "model": 40.0, "vllm_start": 45.0, "rollout": 45.0, "total": 300.0},
         "buffer": {"train": 200},
         "live_requests": 40,
         "live_errors": 1,
@@ -74,6 +78,12 @@ def test_scores_are_those_of_the_gate() -> None:
     assert report["adapter"] == "tao-r2-abc"
 
 
+def test_it_tells_how_the_adapter_was_rolled_out() -> None:
+    text = "\n".join(report_lines(build_report(promotion()), keeps_running=False))
+    assert "shadow       verified" in text
+    assert "canary 25%   12 pairs passed" in text
+
+
 def test_it_is_json() -> None:
     report = build_report(promotion())
     assert json.loads(json.dumps(report)) == report
@@ -84,7 +94,7 @@ def test_seconds_come_in_order_and_cover_all_rounds() -> None:
     assert seconds["sampling"] == pytest.approx(110.0)
     assert next(iter(seconds)) == "install"
     assert list(seconds)[-1] == "total"
-    assert list(seconds).index("vllm_start") < list(seconds).index("training") < list(seconds).index("swap")
+    assert list(seconds).index("vllm_start") < list(seconds).index("training") < list(seconds).index("rollout")
 
 
 def test_a_failed_round_before_is_counted_as_what_it_was() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tao_daemon.embedded.demo_view import View, changes, why_not
+from tao_daemon.embedded.demo_view import View, changes, rollout_line, why_not
 
 
 def status(**changes: Any) -> dict[str, Any]:
@@ -79,12 +79,27 @@ def test_a_rejected_round_says_that_nothing_changed() -> None:
 
 
 def test_a_promotion_is_one_that_serves() -> None:
-    rollout = {"phase": "settled", "adapter": "tao-r1-x", "round": 1, "reason": "verified", "since": 1.0}
+    rollout = {"phase": "settled", "adapter": "tao-r1-x", "round": 1, "reason": "baked", "since": 1.0, "step": 1}
     serving = View(status=status(rollout=rollout, incumbent={"adapter": "tao-r1-x"}))
     assert serving.promoted == rollout
-    assert lines(View(status=status()), serving) == ["swap: tao-r1-x serves; verified"]
+    assert lines(View(status=status()), serving) == ["rollout of tao-r1-x: settled; baked"]
     assert View(status=status(rollout=rollout)).promoted is None
-    assert View(status=status(rollout={**rollout, "phase": "swapping"})).promoted is None
+    assert View(status=status(rollout={**rollout, "phase": "baking"})).promoted is None
+
+
+def test_a_canary_tells_its_share_and_what_it_waits_for() -> None:
+    rollout = {
+        "phase": "canary",
+        "adapter": "x",
+        "step": 0,
+        "traffic_fraction": 0.25,
+        "reason": "passed",
+        "hold": "3 of 6",
+    }
+    view = View(status=status(rollout=rollout))
+    assert lines(View(status=status()), view) == ["rollout of x: canary 25% of the conversations; passed"]
+    assert rollout_line(rollout) == "canary 25%: 3 of 6"
+    assert "still in canary 25%: 3 of 6" in why_not(view)
 
 
 def test_errors_of_live_questions_are_told() -> None:

@@ -92,6 +92,19 @@ def test_a_gain_on_too_few_pairs_is_inconclusive() -> None:
     assert "only 9 pairs differ, 10 needed" in verdict.reasons
 
 
+@pytest.mark.parametrize("wins", [24, 44, 60, 63, 64])
+def test_a_candidate_that_is_right_where_the_incumbent_never_is_passes(wins: int) -> None:
+    verdict = decide(pairs_of([1.0] * wins + [0.0] * (64 - wins)))
+    assert verdict.decision is Decision.PASS
+
+
+def test_the_same_small_gain_on_every_pair_could_hide_a_rare_loss() -> None:
+    verdict = decide(pairs_of([0.05] * 64))
+    assert verdict.decision is Decision.INCONCLUSIVE
+    assert "rare losses could outweigh it" in verdict.reasons[0]
+    assert decide(pairs_of([0.05] * 200)).decision is Decision.PASS
+
+
 def test_a_gain_that_only_the_percentile_sees_is_inconclusive() -> None:
     draw = np.random.default_rng(4)
     verdict = decide(pairs_of([-1.0, *(0.035 + draw.normal(0, 0.01, 99)).tolist()]))

@@ -164,7 +164,7 @@ NULLS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
 @pytest.mark.parametrize("null", NULLS)
 def test_a_candidate_that_is_no_better_seldom_passes(null: str, n: int) -> None:
     """One side of a 95 % interval should be wrong once in 40; three standard errors of slack."""
-    runs, random = 400, np.random.default_rng(0)
+    runs, random = 300, np.random.default_rng(0)
     _, both = null_rates(NULLS[null](random, n) for _ in range(runs))
     assert both <= 0.025 + 3 * (0.025 * 0.975 / runs) ** 0.5
 

@@ -12,15 +12,12 @@ from hypothesis import strategies as st
 from tao_daemon.domain.rollout import Routes
 from tao_daemon.gateway.routing import (
     Kind,
-    ModelRenamer,
     RequestRefused,
     Version,
     parse_request,
+    plan,
     replica_order,
     rewrite,
-    routes_from_json,
-    routes_to_json,
-    versions,
 )
 
 ADAPTER = Version(Kind.ADAPTER, "r000002-bb", "r000002-bb")
@@ -31,8 +28,8 @@ json_values = st.recursive(
 )
 
 
-def kinds(routes: Routes) -> list[tuple[str, str]]:
-    return [(version.kind, version.label) for version in versions(routes, "served-base")]
+def kinds(routes: Routes, arm: str = "incumbent") -> list[tuple[str, str]]:
+    return [(version.kind, version.label) for version in getattr(plan(routes, "served-base"), arm)]
 
 
 def test_versions_are_the_adapter_then_the_previous_one_then_the_base() -> None:
@@ -40,7 +37,18 @@ def test_versions_are_the_adapter_then_the_previous_one_then_the_base() -> None:
     assert kinds(Routes(1, "a")) == [("adapter", "a"), ("base", "base")]
     assert kinds(Routes(2, "b", "a")) == [("adapter", "b"), ("previous", "a"), ("base", "base")]
     assert kinds(Routes(3, "a", "a")) == [("adapter", "a"), ("base", "base")]
-    assert versions(Routes(0, None), "served-base")[0].model == "served-base"
+    assert plan(Routes(0, None), "served-base").incumbent[0].model == "served-base"
+
+
+def test_the_candidates_stand_ins_are_the_incumbents_versions() -> None:
+    for routes in (Routes(1, "a", "p"), Routes(0, None), Routes(2, "a", None, "a", 0.5)):
+        assert kinds(routes, "candidate") == kinds(routes), "without a candidate there is one arm"
+    canary = Routes(3, "a", "p", "c", 0.1)
+    assert kinds(canary, "candidate") == [("candidate", "c"), ("adapter", "a"), ("previous", "p"), ("base", "base")]
+    assert kinds(canary) == [("adapter", "a"), ("previous", "p"), ("base", "base")]
+    assert kinds(Routes(4, None, None, "c", 0.1), "candidate") == [("candidate", "c"), ("base", "base")]
+    assert kinds(Routes(5, "a", "c", "c", 0.1), "candidate") == [("candidate", "c"), ("adapter", "a"), ("base", "base")]
+    assert plan(Routes(6, "a", unready=("http://r:1/", "http://s:1")), "b").unready == {"http://r:1", "http://s:1"}
 
 
 def test_on_the_base_model_an_undone_adapter_is_no_stand_in() -> None:
@@ -51,12 +59,41 @@ def test_on_the_base_model_an_undone_adapter_is_no_stand_in() -> None:
 @given(st.dictionaries(st.text(), json_values, max_size=6))
 def test_a_request_goes_upstream_as_it_came_but_for_the_model(body: dict[str, Any]) -> None:
     raw = json.dumps({**body, "model": "assistant"}).encode()
-    sent = json.loads(rewrite(parse_request(raw, "assistant"), ADAPTER))
-    assert sent == {**body, "model": "r000002-bb"}
+    assert json.loads(rewritten(raw)) == {**body, "model": "r000002-bb"}
 
 
-def test_a_request_without_a_model_is_for_the_public_one() -> None:
-    assert json.loads(rewrite(parse_request(b'{"prompt": "x"}', "assistant"), ADAPTER))["model"] == "r000002-bb"
+def rewritten(raw: bytes) -> bytes:
+    return rewrite(raw, parse_request(raw, "assistant"), ADAPTER)
+
+
+@pytest.mark.parametrize(
+    ("raw", "sent"),
+    [
+        (b'{ "model" : "assistant" , "n":1.0}', b'{ "model" : "r000002-bb" , "n":1.0}'),
+        (b'{"n":1.10,"model":null}', b'{"n":1.10,"model":"r000002-bb"}'),
+        (b' {"prompt": "x"}', b' {"model":"r000002-bb","prompt": "x"}'),
+        (b"{}", b'{"model": "r000002-bb"}'),
+        ('{"model":"assistant","prompt":"ü \\"model\\""}'.encode(), None),
+        (b'{"x":{"model":"assistant"}}', b'{"model":"r000002-bb","x":{"model":"assistant"}}'),
+        (b'{"model":"x","model":"assistant"}', b'{"model": "r000002-bb"}'),
+        (b'{"x":{"model":1},"mo\\u0064el":"assistant"}', b'{"x": {"model": 1}, "model": "r000002-bb"}'),
+        (b'{"model":"assis\\u0074ant"}', b'{"model":"r000002-bb"}'),
+        (b'{"x":"\\ud800","model":"assistant","y":"model"}', None),
+    ],
+)
+def test_only_the_value_of_the_model_is_replaced(raw: bytes, sent: bytes | None) -> None:
+    got = rewritten(raw)
+    assert sent is None or got == sent
+    assert json.loads(got) == {**json.loads(raw), "model": "r000002-bb"}
+
+
+@given(st.dictionaries(st.sampled_from(["model", "x", "y"]), json_values, max_size=3), st.booleans())
+def test_a_model_somewhere_else_in_the_request_is_left_alone(inner: dict[str, Any], named: bool) -> None:
+    body: dict[str, Any] = {"a": inner, "model": "assistant", "b": [inner, "model"]}
+    if not named:
+        del body["model"]
+    raw = json.dumps(body, separators=(",", ":")).encode()
+    assert json.loads(rewritten(raw)) == {**body, "model": "r000002-bb"}
 
 
 @pytest.mark.parametrize(
@@ -94,65 +131,3 @@ def test_replicas_are_tried_by_rest_then_load_then_turn() -> None:
 def test_equal_replicas_share_the_work(count: int, start: int) -> None:
     firsts = [replica_order([0] * count, [False] * count, start + turn)[0] for turn in range(count)]
     assert sorted(firsts) == list(range(count))
-
-
-def event(model: str, content: str) -> bytes:
-    chunk = {"id": "c", "model": model, "choices": [{"delta": {"content": content}}]}
-    return b"data: " + json.dumps(chunk, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
-
-
-@settings(deadline=None)
-@given(st.lists(st.text(), min_size=1, max_size=5), st.lists(st.integers(1, 40), min_size=1), st.booleans())
-def test_a_stream_is_renamed_however_it_is_cut_into_chunks(contents: list[str], sizes: list[int], crlf: bool) -> None:
-    stream = b"".join(event(ADAPTER.model, content) for content in contents) + b"data: [DONE]\n\n"
-    expected = b"".join(event("assistant", content) for content in contents) + b"data: [DONE]\n\n"
-    if crlf:
-        stream, expected = stream.replace(b"\n", b"\r\n"), expected.replace(b"\n", b"\r\n")
-    renamer, out, position, turn = ModelRenamer(ADAPTER, "assistant"), b"", 0, 0
-    while position < len(stream):
-        size = sizes[turn % len(sizes)]
-        out += renamer.feed(stream[position : position + size])
-        position, turn = position + size, turn + 1
-    assert out + renamer.flush() == expected
-
-
-@settings(deadline=None)
-@given(st.text())
-def test_an_answer_that_talks_about_the_model_field_is_not_touched(text: str) -> None:
-    content = f'{{"model":"{ADAPTER.model}"}} {text} "model": "{ADAPTER.model}"'
-    body = json.dumps({"choices": [{"message": {"content": content}}], "model": ADAPTER.model}).encode()
-    renamed = json.loads(ModelRenamer(ADAPTER, "assistant").whole(body))
-    assert renamed == {"choices": [{"message": {"content": content}}], "model": "assistant"}
-
-
-def test_a_complete_line_is_passed_on_at_once_and_an_endless_one_does_not_fill_memory() -> None:
-    renamer = ModelRenamer(ADAPTER, "assistant")
-    assert renamer.feed(event(ADAPTER.model, "x")) == event("assistant", "x")
-    endless = b"x" * (ModelRenamer.MAX_LINE_BYTES + 1)
-    assert renamer.feed(endless) == endless
-    assert renamer.flush() == b""
-
-
-@settings(deadline=None)
-@given(st.integers(0, 10**9), st.none() | st.text(min_size=1), st.none() | st.text(min_size=1))
-def test_routes_survive_json(generation: int, adapter: str | None, previous: str | None) -> None:
-    routes = Routes(generation, adapter, previous)
-    assert routes_from_json(json.dumps(routes_to_json(routes)).encode()) == routes
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"",
-        b"[]",
-        b"{}",
-        b'{"generation": -1}',
-        b'{"generation": true}',
-        b'{"generation": 1, "adapter": 7}',
-        b'{"generation": 1, "adapter": ""}',
-        b"\xff",
-    ],
-)
-def test_broken_routes_are_a_value_error(raw: bytes) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        routes_from_json(raw)

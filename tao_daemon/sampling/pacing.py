@@ -1,0 +1,105 @@
+"""How many sampling requests may be in flight, so that live requests on the same servers hardly notice. Pure.
+
+The rule: of the live answers of the last seconds, at most 1 % may take longer than `slowdown` times the 99th percentile
+of the time before sampling began. Additive increase, multiplicative decrease (Chiu & Jain 1989), as TCP does it.
+
+quiet (learns what is usual) → sampling (holds to it) → quiet again after `QUIET_SECONDS` without a request
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tao_daemon.domain.traffic import DURATION_EDGES
+
+INTERVAL_SECONDS = 5.0
+"""Between two looks."""
+WINDOW_SECONDS = 30.0
+"""Live answers that a look judges."""
+QUIET_SECONDS = 60.0
+LEARNED_SECONDS = 600.0
+"""How far back "usual" looks."""
+_MIN_USUAL = 50
+"""Live answers below which nothing is known about what is usual."""
+_QUANTILE = 0.99
+_EDGES = (*DURATION_EDGES, float("inf"))
+
+Histogram = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Cumulative live answers per bucket of DURATION_EDGES at a time in seconds."""
+
+    at: float
+    answers: Histogram
+
+
+class Pacer:
+    """Fed with a `Look` every INTERVAL_SECONDS; `limit` is what may be in flight until the next."""
+
+    def __init__(self, *, slowdown: float, most: int) -> None:
+        """`slowdown`: how many times the usual 99th percentile is still fine. `most`: the largest limit."""
+        self._slowdown = slowdown
+        self._most = most
+        self._looks: deque[Look] = deque()
+        self._threshold: float | None = None
+        self._last_busy = -QUIET_SECONDS
+        self.limit = most
+
+    @property
+    def threshold(self) -> float | None:
+        """Seconds above which a live answer is too slow; None while nothing is known or nothing samples."""
+        return self._threshold
+
+    def look(self, look: Look, *, busy: bool) -> None:
+        """`busy`: sampling requests are in flight or wait for their turn."""
+        self._looks.append(look)
+        while self._looks[0].at < look.at - LEARNED_SECONDS:
+            self._looks.popleft()
+        if busy:
+            if look.at - self._last_busy >= QUIET_SECONDS:
+                self._begin()
+            self._last_busy = look.at
+        elif look.at - self._last_busy >= QUIET_SECONDS:
+            self._threshold, self.limit = None, self._most
+        if self._threshold is not None and busy:
+            self._adjust(look)
+
+    def _begin(self) -> None:
+        """What was usual until now is the measure for as long as sampling goes on."""
+        usual = _between(self._looks[0].answers, self._looks[-1].answers)
+        if sum(usual) >= _MIN_USUAL:
+            self._threshold = self._slowdown * _quantile(usual)
+            self.limit = 1
+
+    def _adjust(self, look: Look) -> None:
+        assert self._threshold is not None
+        before = next(each for each in self._looks if each.at >= look.at - WINDOW_SECONDS)
+        recent = _between(before.answers, look.answers)
+        slow = sum(count for count, edge in zip(recent, _EDGES, strict=False) if edge > self._threshold)
+        if slow > (1.0 - _QUANTILE) * sum(recent):
+            self.limit //= 2
+            # What was slow is dealt with: it does not count at the next look again.
+            self._looks = deque([look])
+        else:
+            self.limit = min(self._most, self.limit + 1)
+
+
+def _between(before: Histogram, after: Histogram) -> list[int]:
+    """Answers per bucket between two looks; a gateway that is forgotten in between leaves no negative counts."""
+    if len(before) != len(after):
+        before = (0,) * len(after)
+    return [max(0, new - old) for old, new in zip(before, after, strict=True)]
+
+
+def _quantile(answers: Sequence[int]) -> float:
+    """Upper edge of the bucket that holds the 99th percentile."""
+    wanted, seen = _QUANTILE * sum(answers), 0
+    for edge, count in zip(DURATION_EDGES, answers, strict=False):
+        seen += count
+        if seen >= wanted:
+            return edge
+    return DURATION_EDGES[-1]
