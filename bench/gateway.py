@@ -30,7 +30,7 @@ from tao_daemon.embedded.processes import Command, ManagedProcess, free_port
 
 ROUNDS, SECONDS, CONNECTIONS = 3, 4, (1, 16)
 LITELLM = "litellm[proxy]==1.106.2"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tao-daemon" / "bench-litellm"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tao-daemon-bench" / "litellm"
 EVENTS = 20
 ANSWER = {
     "id": "chatcmpl-0123456789",
@@ -50,8 +50,8 @@ EVENT = {
 LUA = """
 local bodies, turn = {}, 0
 for i = 1, 2048 do
-  bodies[i] = string.format('{"model":"MODEL","stream":STREAM,"messages":[{"role":"system","content":"You are brief."},' ..
-    '{"role":"user","content":"%d: SENTENCE"}]}', i)
+  bodies[i] = string.format('{"model":"MODEL","stream":STREAM,"messages":[' ..
+    '{"role":"system","content":"You are brief."},{"role":"user","content":"%d: SENTENCE"}]}', i)
 end
 local headers = {["Content-Type"] = "application/json"}
 request = function()
@@ -151,7 +151,9 @@ class Bench:
         # JSON is YAML.
         config.write_text(json.dumps({"model_list": [{"model_name": "assistant", "litellm_params": model}]}))
         argv = [str(CACHE / "bin" / "litellm"), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
-        env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION", "LITELLM_LOG": "ERROR"}
+        # No authentication, as with every other target here: its check would be an unfair cost. Loopback only.
+        env = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+        env |= {"LITELLM_MODE": "PRODUCTION", "LITELLM_LOG": "ERROR"}
         await self.start(f"litellm-{upstream}", argv, port, env)
         return port
 
@@ -204,9 +206,9 @@ async def _answers(port: int) -> bool:
     body = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}]}
     try:
         timeout = aiohttp.ClientTimeout(total=5)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
-            async with session.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body) as response:
-                return response.status == 200
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.post(url, json=body) as response:
+            return response.status == 200
     except (aiohttp.ClientError, TimeoutError):
         return False
 

@@ -27,6 +27,7 @@ from tao_daemon.buffer.disk import DiskReserve
 from tao_daemon.buffer.ingesting import counted, new_clusters, unseen
 from tao_daemon.buffer.selection import Candidate, choose, in_order_of_arrival
 from tao_daemon.buffer.signatures import fingerprint
+from tao_daemon.clients.failpoints import reach
 from tao_daemon.domain.errors import PromptStoreError
 from tao_daemon.domain.ports import Accepts, BufferStats, Claim, Ingest, Ingested
 from tao_daemon.domain.prompt import Prompt, Split
@@ -138,6 +139,7 @@ class DuckDBStore:
                 connection.close()
 
     def _ingest(self, connection: tables.Connection, batch: Ingest) -> Ingested:
+        reach("buffer.ingest")
         self._disk.require()
         prompts = unseen(batch.prompts, tables.known_ids(connection, [p.id for p in batch.prompts]))
         fingerprints = [fingerprint(prompt) for prompt in prompts]

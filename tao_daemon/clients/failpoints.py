@@ -1,18 +1,21 @@
-"""Named places where a test can have this process killed, to prove that recovery works from there.
+"""Named places at which a test makes this process die or hang, as a crash or a stuck disk would.
 
-`TAO_KILL_AT=name` in the environment sends SIGKILL to this process the first time it reaches that place.
-Without the variable, reaching one costs a dictionary lookup.
+Nothing happens unless TAO_KILL_AT or TAO_HANG_AT names the place.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 
-VARIABLE = "TAO_KILL_AT"
+_KILL = os.environ.get("TAO_KILL_AT")
+_HANG = os.environ.get("TAO_HANG_AT")
 
 
-def reach(name: str) -> None:
-    """Die here if a test asked for it."""
-    if os.environ.get(VARIABLE) == name:
+def reach(place: str) -> None:
+    """Kill this process, or block this thread for good, when the environment names `place`."""
+    if place == _KILL:
         os.kill(os.getpid(), signal.SIGKILL)
+    if place == _HANG:
+        threading.Event().wait()

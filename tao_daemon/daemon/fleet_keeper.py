@@ -45,7 +45,7 @@ class FleetKeeper:
             group.create_task(self._collecting())
 
     async def look(self) -> None:
-        """Look at every replica once, together."""
+        """Look at every replica once, together. For those who do not `run` it."""
         await asyncio.gather(*(keeper.look() for keeper in self._keepers))
 
     async def collect(self) -> None:

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
 from tao_daemon.daemon.keeping import Departures, Desired, KeeperParts, ReplicaStatus
 from tao_daemon.domain.adapter import AdapterRecord
-from tao_daemon.domain.errors import AdapterError, TaoError, UpstreamError
-from tao_daemon.domain.events import ReplicaDrifted, ReplicaHealed
+from tao_daemon.domain.errors import AdapterError, ServerUnfit, TaoError, UpstreamError
+from tao_daemon.domain.events import AdapterUnservable, ReplicaDrifted, ReplicaHealed
 from tao_daemon.domain.ports import ReplicaView
 from tao_daemon.rollout.residency import Load, Reload, Unload, plan
 
@@ -48,6 +48,7 @@ class ReplicaKeeper:
         self._verified: dict[str, float] = {}
         self._touched: dict[str, float] = {}
         self._seen: set[str] = set()
+        self._refused: set[str] = set()
         self._backoff = _FIRST_BACKOFF
         self._retry_at = 0.0
 
@@ -83,6 +84,7 @@ class ReplicaKeeper:
 
     async def look(self) -> None:
         """Compare once, and do what can be done now."""
+        before = self._parts.desired().routed
         try:
             async with asyncio.timeout(self._parts.settings.observe_seconds):
                 view = await self._parts.fleet.observe(self._url)
@@ -97,7 +99,8 @@ class ReplicaKeeper:
             if self._url in desired.routes.unready:
                 await self._make_ready(desired)
             else:
-                await self._keep_ready(view, desired)
+                # What routes name only since the replica was asked may have been loaded since, too.
+                await self._keep_ready(view, desired, [name for name in desired.routed if name in before])
             await self._clear(view)
         except (TaoError, OSError) as error:
             self._failed(str(error))
@@ -137,7 +140,7 @@ class ReplicaKeeper:
         if not informed or self._is_posted(now) or not self._may_try():
             return
         names = desired.routed
-        detail = await self._parts.fleet.heal(self._url, [await self._record(name) for name in names])
+        detail = "; ".join([await self._give(name) for name in names]) or "routes name no adapter"
         self._verified = dict.fromkeys(names, self._now())
         self._touched = dict(self._verified)
         if not set(self._parts.desired().routed) <= set(names):
@@ -148,12 +151,12 @@ class ReplicaKeeper:
         log.info("replica healed", extra={"url": self._url, "detail": detail})
         self._parts.post(ReplicaHealed(self._url, detail))
 
-    async def _keep_ready(self, view: ReplicaView, desired: Desired) -> None:
+    async def _keep_ready(self, view: ReplicaView, desired: Desired, expected: Sequence[str]) -> None:
         if self._unready:
             self._unready = self._posted_at = None
         if not desired.routed:
             self._drift = ""
-        self._drift = self._drift or self._missing(view, desired)
+        self._drift = self._drift or self._missing(view, expected)
         if self._may_try() and not self._drift:
             await self._touch(view, desired)
             self._drift = await self._disproved(desired)
@@ -168,8 +171,8 @@ class ReplicaKeeper:
             log.warning("replica drifted", extra={"url": self._url, "reason": self._drift})
             self._parts.post(ReplicaDrifted(self._url, self._drift))
 
-    def _missing(self, view: ReplicaView, desired: Desired) -> str:
-        found = plan(desired.routed, view.loaded, self._home(), lambda name: False)
+    def _missing(self, view: ReplicaView, expected: Sequence[str]) -> str:
+        found = plan(expected, view.loaded, self._home(), lambda name: False)
         words = [f"lists {each.name} from {each.path}" for each in found if isinstance(each, Reload)]
         words += [f"does not list {each.name}" for each in found if isinstance(each, Load)]
         return f"it {' and '.join(words)}" if words else ""
@@ -192,15 +195,32 @@ class ReplicaKeeper:
         """Those that were loaded once: the first load of a candidate is the swap's, all replicas or none."""
         for action in plan(desired.candidates, view.loaded, self._home(), lambda name: False):
             if action.name in self._seen:
-                await self._parts.fleet.heal(self._url, [await self._record(action.name)])
+                await self._give(action.name)
                 log.info("adapter restored", extra={"url": self._url, "adapter": action.name})
+
+    async def _give(self, name: str) -> str:
+        """Load and verify an adapter that the replica should have; tell once when that cannot be."""
+        try:
+            detail = await self._parts.fleet.heal(self._url, [await self._record(name)])
+        except ServerUnfit:
+            raise
+        except AdapterError as error:
+            if name not in self._refused:
+                self._refused.add(name)
+                self._parts.post(AdapterUnservable(name, str(error)))
+            raise
+        self._refused.discard(name)
+        return detail
 
     async def _touch(self, view: ReplicaView, desired: Desired) -> None:
         for name in desired.resident:
             now = self._now()
             if name in view.loaded and now - self._touched.get(name, -1e9) >= self._parts.settings.touch_seconds:
                 self._touched[name] = now
-                await self._parts.fleet.touch(self._url, name)
+                # A server too busy to answer soon evicts nothing that is in use.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._parts.settings.observe_seconds):
+                        await self._parts.fleet.touch(self._url, name)
 
     async def _clear(self, view: ReplicaView) -> None:
         for action in plan(self._parts.desired().resident, view.loaded, self._home(), self._departures.may_unload):

@@ -221,7 +221,13 @@ def _advance(
 def _bake(state: State, rollout: RolloutState, reason: str, now: float) -> Transition:
     old = state.routes
     routes = bumped(
-        old, adapter=rollout.adapter, previous=old.adapter, candidate=None, fraction=0.0, salt=_salt(rollout)
+        old,
+        adapter=rollout.adapter,
+        previous=old.adapter,
+        candidate=None,
+        fraction=0.0,
+        # Another one, so that gateways count every conversation afresh: those of the canary too.
+        salt=f"{_salt(rollout)}/baking",
     )
     rollout = replace(
         rollout,

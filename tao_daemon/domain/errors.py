@@ -7,6 +7,7 @@ TaoError
 ├── UpstreamError        a server we speak HTTP to failed
 │   └── UpstreamTimeout  … by not answering in time
 ├── AdapterError         an adapter is not what it claims to be
+│   └── ServerUnfit      … or no fault of its: the server cannot serve adapters
 ├── TrainingError        the trainer failed
 ├── InstanceError        another process owns the data directory
 └── JournalError         the journal is broken or was tampered with
@@ -49,6 +50,10 @@ class UpstreamTimeout(UpstreamError):
 
 class AdapterError(TaoError):
     """An adapter was refused: its files, format, lineage or behaviour are not as recorded."""
+
+
+class ServerUnfit(AdapterError):
+    """A model server is too old, or was started without what serving adapters needs."""
 
 
 class TrainingError(TaoError):

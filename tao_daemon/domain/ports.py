@@ -198,8 +198,9 @@ class Fleet(Protocol):
     async def serve(self, adapter: AdapterRecord) -> str:
         """Load under its own name everywhere and verify by log-probabilities; says what was measured.
 
-        Idempotent. Raises AdapterError when a server cannot or does not truly serve it, UpstreamError when one
-        cannot be asked; in both cases no replica keeps it but those that served it before and still do.
+        Idempotent. Raises AdapterError when a server does not truly serve it (ServerUnfit: serves none),
+        UpstreamError when one cannot be asked; in all cases no replica keeps it but those that served it before
+        and still do.
         """
         ...
 
@@ -214,7 +215,7 @@ class Fleet(Protocol):
     async def heal(self, url: str, adapters: Sequence[AdapterRecord]) -> str:
         """Load what is missing on a replica and verify all of it; says what was measured.
 
-        What is listed but not truly served is loaded anew once. Raises AdapterError or UpstreamError.
+        What is listed but not truly served is loaded anew once. Raises as `serve`.
         """
         ...
 

@@ -12,7 +12,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-import aiohttp
 from aiohttp import web
 
 from tao_daemon.domain.errors import UpstreamError, UpstreamTimeout
@@ -20,6 +19,7 @@ from tao_daemon.domain.rollout import Routes
 from tao_daemon.gateway.answers import AnswerReader
 from tao_daemon.gateway.capture import Capture
 from tao_daemon.gateway.evidence import Bound, Evidence
+from tao_daemon.gateway.http_client import Broken, Idle
 from tao_daemon.gateway.meters import Meters
 from tao_daemon.gateway.routing import Kind, RequestRefused, error_body, parse_request, plan
 from tao_daemon.gateway.split import identity, place, within
@@ -28,8 +28,6 @@ from tao_daemon.gateway.upstreams import Answer, Ask, Upstreams
 VERSION_HEADER = "X-Tao-Version"
 _PASSED_ON = ("X-Request-Id", "Traceparent", "Tracestate")
 """Request headers that the model server sees. Never the client's Authorization."""
-_HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-"""What else it sees; the encoding is plain so that the model's name can be replaced."""
 _LAST_WORD_SECONDS = 1.0
 _CUT = "cut"
 _CANCELLED = "cancelled"
@@ -167,8 +165,7 @@ class Proxy:
         if upstream.status in (401, 403):
             raise UpstreamError("The model server refuses the gateway's key; check serving.api_key.")
         headers = {VERSION_HEADER: answer.version.label}
-        content_type = upstream.headers.get("Content-Type", "")
-        if content_type:
+        if content_type := upstream.content_type:
             headers["Content-Type"] = content_type
         reader = AnswerReader(answer.version.model, self._public_model)
         if content_type.startswith("text/event-stream"):
@@ -192,7 +189,7 @@ class Proxy:
         await response.prepare(request)
         waiting_for_first = True
         try:
-            while chunk := await _next(upstream.content.readany):
+            while chunk := await _next(upstream.read_any):
                 if lines := reader.feed(chunk):
                     if waiting_for_first:
                         waiting_for_first = False
@@ -245,9 +242,9 @@ async def _next(read: Callable[[], Awaitable[bytes]]) -> bytes:
     """Read from upstream, its failures told apart from those of the client's connection."""
     try:
         return await read()
-    except TimeoutError:
+    except Idle:
         raise UpstreamTimeout("The model server stopped answering.") from None
-    except (aiohttp.ClientError, OSError):
+    except Broken:
         raise UpstreamError("The model server broke off its answer.") from None
 
 
@@ -266,7 +263,7 @@ async def _say_that_it_ends(request: web.BaseRequest, response: web.StreamRespon
 
 
 def _passed_on(headers: Mapping[str, str]) -> dict[str, str]:
-    return _HEADERS | {name: headers[name] for name in _PASSED_ON if name in headers}
+    return {name: headers[name] for name in _PASSED_ON if name in headers}
 
 
 def _status_class(status: int) -> str:

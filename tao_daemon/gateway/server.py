@@ -10,8 +10,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import aiohttp
 from aiohttp import web
@@ -33,8 +32,6 @@ _http_log = logging.getLogger(f"{__name__}.http")
 # Below this level aiohttp quotes requests that it cannot parse.
 _http_log.setLevel(logging.INFO)
 
-_KEEP_ALIVE_SECONDS = 3.0
-"""Below the 5 seconds after which vLLM's server closes an idle connection: never use one that is closing."""
 _FLUSH_SECONDS = 3.0
 """For captured prompts, at the stop."""
 
@@ -44,8 +41,8 @@ async def run_gateway(config: Config, stop: asyncio.Event, ready: Callable[[int]
 
     `ready` gets the port. Raises OSError when the address cannot be had.
     """
-    async with _sessions() as (models, daemon):
-        gateway = _Gateway(config, models, daemon)
+    async with aiohttp.ClientSession() as daemon:
+        gateway = _Gateway(config, daemon)
         try:
             await gateway.routes.load()
             await _serve(config, gateway, stop, ready or (lambda port: None))
@@ -76,7 +73,7 @@ async def _serve(config: Config, gateway: _Gateway, stop: asyncio.Event, ready: 
 class _Gateway:
     """The parts of one process, put together."""
 
-    def __init__(self, config: Config, models: aiohttp.ClientSession, daemon: aiohttp.ClientSession) -> None:
+    def __init__(self, config: Config, daemon: aiohttp.ClientSession) -> None:
         gateway, key, token = config.gateway, config.serving.api_key, config.gateway.daemon_token
         # Process numbers repeat, in containers above all; a report under an old name would take counters back.
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -94,8 +91,9 @@ class _Gateway:
             self._meters,
             every_seconds=gateway.report_seconds,
         )
+        self._upstreams = Upstreams(config.serving.replicas, key.get_secret_value() if key else None, self._meters)
         proxy = Proxy(
-            Upstreams(config.serving.replicas, key.get_secret_value() if key else None, models, self._meters),
+            self._upstreams,
             lambda: self.routes.routes,
             self._meters,
             self._evidence,
@@ -126,6 +124,7 @@ class _Gateway:
 
     async def close(self) -> None:
         """Flush what was captured, and say that nothing is in flight any more."""
+        self._upstreams.close()
         if self._capture is not None:
             await self._capture.close(_FLUSH_SECONDS)
         await self._reporter.send()
@@ -156,17 +155,3 @@ async def _first(stop: asyncio.Event, following: asyncio.Task[None]) -> None:
             following.result()
     finally:
         stopping.cancel()
-
-
-@asynccontextmanager
-async def _sessions() -> AsyncIterator[tuple[aiohttp.ClientSession, aiohttp.ClientSession]]:
-    """One pool for the model servers, without a limit that would queue requests unseen, and one for the daemon."""
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS)
-    models = aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        skip_auto_headers=("User-Agent",),
-    )
-    async with models, aiohttp.ClientSession() as daemon:
-        yield models, daemon

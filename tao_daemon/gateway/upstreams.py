@@ -13,35 +13,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
-from yarl import URL
-
 from tao_daemon.domain.errors import UpstreamError, UpstreamTimeout
+from tao_daemon.gateway.http_client import Broken, CannotConnect, Client, Idle, Response
 from tao_daemon.gateway.meters import Meters
 from tao_daemon.gateway.routing import Kind, Version, replica_order, rewrite
 
 IDLE_SECONDS = 60.0
 """A stream that does not move for so long is over."""
 _CONNECT_SECONDS = 5.0
+_KEEP_ALIVE_SECONDS = 3.0
+"""Below the 5 seconds after which vLLM's server closes an idle connection: never use one that is closing."""
 _REST_SECONDS = 5.0
 """How long a replica that gave no answer is tried last."""
 
 
 class _Replica:
-    __slots__ = ("in_flight", "resting_until", "url", "urls")
+    __slots__ = ("client", "in_flight", "resting_until", "url")
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.urls: dict[str, URL] = {}
-        """Parsed once per path."""
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        self.url = url.rstrip("/")
+        self.client = Client(
+            self.url, headers, connect_seconds=_CONNECT_SECONDS, keep_alive_seconds=_KEEP_ALIVE_SECONDS
+        )
         self.in_flight = 0
         self.resting_until = 0.0
-
-    def at(self, path: str) -> URL:
-        found = self.urls.get(path)
-        if found is None:
-            found = self.urls[path] = URL(self.url + path)
-        return found
 
 
 @dataclass(slots=True)
@@ -67,7 +62,7 @@ class Answer:
 
     __slots__ = ("_replica", "response", "version")
 
-    def __init__(self, version: Version, response: aiohttp.ClientResponse, replica: _Replica) -> None:
+    def __init__(self, version: Version, response: Response, replica: _Replica) -> None:
         self.version = version
         self.response = response
         self._replica = replica
@@ -80,19 +75,21 @@ class Answer:
 
 
 class Upstreams:
-    """The replicas. The session belongs to the caller, and so does the deadline of a whole request."""
+    """The replicas. The deadline of a whole request belongs to the caller."""
 
-    def __init__(
-        self, urls: Sequence[str], api_key: str | None, session: aiohttp.ClientSession, meters: Meters
-    ) -> None:
-        self._replicas = [_Replica(url.rstrip("/")) for url in urls]
-        self._authorization = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._session = session
+    def __init__(self, urls: Sequence[str], api_key: str | None, meters: Meters) -> None:
+        # The encoding is plain so that the model's name can be replaced.
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if api_key:
+            headers["Authorization"] = f"Bearer {api_key}"
+        self._replicas = [_Replica(url, headers) for url in urls]
         self._meters = meters
         self._turn = 0
-        self._whole = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
-        self._stream = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=IDLE_SECONDS)
         self._clock = asyncio.get_running_loop().time
+
+    def close(self) -> None:
+        for replica in self._replicas:
+            replica.client.close()
 
     async def answer(self, ask: Ask) -> Answer:
         """The first of the versions that a reachable replica has.
@@ -120,7 +117,7 @@ class Upstreams:
             replica = queue.popleft()
             try:
                 response = await self._post(replica, payload, ask)
-            except _Broken:
+            except Broken:
                 # An idle connection may close just as it is used; twice, the request itself may kill servers.
                 ask.breaks += 1
                 if ask.breaks > 1:
@@ -148,26 +145,21 @@ class Upstreams:
         )
         return [self._replicas[index] for index in order]
 
-    async def _post(self, replica: _Replica, payload: bytes, ask: Ask) -> aiohttp.ClientResponse | None:
-        """The response's head; None without a connection. Raises _Broken, UpstreamTimeout."""
+    async def _post(self, replica: _Replica, payload: bytes, ask: Ask) -> Response | None:
+        """The response's head; None without a connection. Raises Broken, UpstreamTimeout."""
         replica.in_flight += 1
         response = None
         try:
-            response = await self._session.post(
-                replica.at(ask.path),
-                data=payload,
-                headers={**ask.headers, **self._authorization},
-                timeout=self._stream if ask.body.get("stream") else self._whole,
-                allow_redirects=False,
-            )
-        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError):
+            idle = IDLE_SECONDS if ask.body.get("stream") else None
+            response = await replica.client.post(ask.path, payload, ask.headers, idle)
+        except CannotConnect:
             ask.unreachable.add(replica.url)
             self._rest(replica)
-        except TimeoutError:
+        except Idle:
             raise UpstreamTimeout("The model server did not answer in time.") from None
-        except (aiohttp.ClientError, OSError):
+        except Broken:
             self._rest(replica)
-            raise _Broken from None
+            raise
         finally:
             if response is None:
                 replica.in_flight -= 1
@@ -176,7 +168,3 @@ class Upstreams:
     def _rest(self, replica: _Replica) -> None:
         replica.resting_until = self._clock() + _REST_SECONDS
         self._meters.unreachable += 1
-
-
-class _Broken(Exception):
-    """The connection broke after the request was sent and before an answer."""

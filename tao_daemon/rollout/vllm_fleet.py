@@ -88,7 +88,7 @@ class VllmFleet:
         A weaker promise than routes: there is no canary, no answer tells its version, replicas flip one after
         another, so that for seconds both versions answer, and what fails half-way stays half-way (the error says
         where). Going back to the base model ends the alias: its clients get 404. The adapter is verified under its
-        own name on all replicas before any flips. Raises AdapterError below vLLM 0.33, UpstreamError.
+        own name on all replicas before any flips. Raises ServerUnfit below vLLM 0.33, AdapterError, UpstreamError.
         """
         if alias == self._base_model:
             raise AdapterError(f"an alias cannot have the base model's name {alias!r}; choose another")

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from tao_daemon.clients.vllm import ServerMetrics, VllmClient
 from tao_daemon.domain.adapter import AdapterRecord, FingerprintProbe
-from tao_daemon.domain.errors import AdapterError, TaoError, UpstreamError
+from tao_daemon.domain.errors import AdapterError, ServerUnfit, TaoError, UpstreamError
 from tao_daemon.domain.ports import ReplicaView
 from tao_daemon.rollout.compatibility import Delivery, Facts, Findings, Needs, examine
 from tao_daemon.rollout.fingerprint import Comparison, Observation, compare
@@ -120,7 +120,7 @@ class VllmReplica:
         await self._client.touch(name)
 
     async def require(self, delivery: Delivery) -> None:
-        """Raises AdapterError, with every remedy, for a server that cannot serve adapters so."""
+        """Raises ServerUnfit, with every remedy, for a server that cannot serve adapters so."""
         async with self._lock:
             await self._require(delivery)
 
@@ -128,7 +128,7 @@ class VllmReplica:
         _, facts = await self._read()
         found: Findings = examine(facts, Needs(self._base_model, delivery=delivery))
         if found.refusals:
-            raise AdapterError(f"{self.url} cannot serve adapters: " + ". And: ".join(map(str, found.refusals)))
+            raise ServerUnfit(f"{self.url} cannot serve adapters: " + ". And: ".join(map(str, found.refusals)))
 
     async def _read(self) -> tuple[ServerMetrics, Facts]:
         """What the process is: read anew when it is another one."""

@@ -22,9 +22,11 @@ PHASES = ("claiming", "sampling", "scoring", "training", "evaluating")
 PLACES = [
     *(f"{phase}.{edge}" for phase in PHASES for edge in ("begin", "end")),
     "journaled.CandidateJudged",
-    "swapping.begin",
-    "swapping.end",
+    "verifying.begin",
+    "verifying.end",
     "journaled.AdapterVerified",
+    "journaled.ShadowScored",
+    "journaled.TrafficMeasured",
 ]
 
 
@@ -72,7 +74,11 @@ def check_after_restart(site: Any) -> None:
 @pytest.fixture
 def site(make_tiny_site: Callable[..., Any], produce: Any, random_prompts: Any) -> Any:
     """One round is due as soon as it starts, and only one."""
-    made = make_tiny_site(round={"min_interval_seconds": 3600.0, "retry_seconds": 3600.0})
+    made = make_tiny_site(
+        round={"min_interval_seconds": 3600.0, "retry_seconds": 3600.0},
+        # No gateway here: shadow, then a short baking.
+        rollout={"canary_fractions": [], "bake_conversations": 0},
+    )
     produce(made.config["kafka"]["topic"], random_prompts(PROMPTS, seed=3))
     made.write_config()
     return made

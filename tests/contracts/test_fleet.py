@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestServer
 from tao_daemon.clients.retry import RetryPolicy
 from tao_daemon.clients.vllm import VllmClient
 from tao_daemon.domain.adapter import AdapterRecord, Fingerprint, FingerprintProbe, Lineage
-from tao_daemon.domain.errors import AdapterError, UpstreamError
+from tao_daemon.domain.errors import AdapterError, ServerUnfit, UpstreamError
 from tao_daemon.domain.ports import Fleet
 from tao_daemon.rollout.memory_fleet import MemoryFleet
 from tao_daemon.rollout.vllm_fleet import VllmFleet
@@ -275,7 +275,7 @@ async def test_an_adapter_can_be_touched(rig: Rig) -> None:
 
 async def test_a_server_that_cannot_hold_enough_adapters_is_refused_before_any_load(vllm_rig: VllmRig) -> None:
     vllm_rig.replicas[1].max_loras = 3
-    with pytest.raises(AdapterError, match=r"holds 3 adapters .* start it with --max-loras 4") as caught:
+    with pytest.raises(ServerUnfit, match=r"holds 3 adapters .* start it with --max-loras 4") as caught:
         await vllm_rig.fleet.serve(record("r000001-aa"))
     assert vllm_rig.fleet.urls[1] in str(caught.value)
     assert all(names == set() for names in vllm_rig.serving())

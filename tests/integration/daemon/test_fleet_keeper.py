@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tao_daemon.daemon.fleet_keeper import FleetKeeper
 from tao_daemon.daemon.keeping import Desired, KeeperParts, KeeperSettings
 from tao_daemon.domain.adapter import AdapterRecord, Fingerprint, Lineage
-from tao_daemon.domain.errors import AdapterError, UpstreamError
-from tao_daemon.domain.events import AdapterDeleted, Event, ReplicaDrifted, ReplicaHealed
+from tao_daemon.domain.errors import AdapterError, ServerUnfit, UpstreamError
+from tao_daemon.domain.events import AdapterDeleted, AdapterUnservable, Event, ReplicaDrifted, ReplicaHealed
 from tao_daemon.domain.ports import AdapterStore
 from tao_daemon.domain.rollout import Routes
 from tao_daemon.rollout.memory_fleet import MemoryFleet
@@ -183,7 +183,7 @@ async def test_a_restarted_replica_is_unready_first_then_healed_then_ready(world
     assert world.routes.unready == (A,)
     world.now += 1.0
     await world.keeper.look()
-    assert world.fleet.calls == [], "the gateway has not acknowledged"
+    assert not world.fleet.calls, "the gateway has not acknowledged"
     assert [each.ready for each in world.keeper.report()] == [False, True]
     world.acknowledge()
     await world.keeper.look()
@@ -274,6 +274,23 @@ async def test_what_is_not_truly_served_is_found_when_it_is_measured_again(world
     assert world.fleet.exposed == []
 
 
+async def test_what_is_swapped_in_while_a_replica_answers_is_no_drift(world: World) -> None:
+    original = MemoryFleet.observe
+
+    async def observe(url: str) -> Any:
+        view = await original(world.fleet, url)
+        if TWO not in world.fleet.serving:
+            await world.fleet.serve(world.shelf.get(TWO))
+            world.route(adapter=TWO, previous=ONE)
+        return view
+
+    world.fleet.observe = observe  # type: ignore[method-assign]
+    await world.keeper.look()
+    await world.keeper.look()
+    assert world.events == []
+    assert ("verify", A, TWO) in world.fleet.calls
+
+
 async def test_another_path_under_the_name_is_a_drift(world: World) -> None:
     world.fleet.loaded[A][ONE] = "/elsewhere/" + ONE
     await world.keeper.look()
@@ -285,6 +302,7 @@ async def test_broken_files_are_never_loaded_and_do_not_end_what_serves(world: W
     world.now += VERIFY
     await world.settle()
     assert world.events == []
+    assert world.fleet.serving == {ONE}
     assert "was changed" in world.keeper.report()[0].problems[0]
     world.fleet.restart(A)
     await world.settle(20)
@@ -377,6 +395,30 @@ async def test_a_candidate_that_cannot_be_restored_ends_no_readiness(world: Worl
     assert world.told(ReplicaHealed) == [A]
     assert world.keeper.report()[0].ready
     assert "refused" in world.keeper.report()[0].problems
+    assert AdapterUnservable(TWO, "refused") in world.events
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(AdapterError("refused"), 1), (ServerUnfit("slots"), 0), (UpstreamError("down"), 0)]
+)
+async def test_an_adapter_that_cannot_be_given_to_a_replica_is_told_once(
+    world: World, error: AdapterError | UpstreamError, told: int
+) -> None:
+    """The machine ends its rollout, and what is left heals."""
+    world.route(candidate=TWO, fraction=0.1)
+    await world.fleet.serve(world.shelf.get(TWO))
+    await world.settle()
+    world.fleet.failures[TWO] = error
+    world.fleet.restart(A)
+    await world.settle(10)
+    assert [event for event in world.events if isinstance(event, AdapterUnservable)] == told * [
+        AdapterUnservable(TWO, "refused")
+    ]
+    assert world.told(ReplicaHealed) == []
+    assert set(world.fleet.loaded[A]) == {ONE}
+    world.route(candidate=None, fraction=0.0)
+    await world.settle(15)
+    assert world.told(ReplicaHealed) == [A]
 
 
 async def test_what_routes_name_meanwhile_is_healed_before_it_is_ready(world: World) -> None:

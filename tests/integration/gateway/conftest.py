@@ -31,6 +31,8 @@ class Upstream:
         """Before each token."""
         self.behaviour = "answer"
         """Or: break (before the head), cut (in the middle of the body), hang, or a status."""
+        self.finish_reason = "stop"
+        self.usage: dict[str, int] | None = None
         self.asked: Counter[str] = Counter()
         self.requests: list[tuple[str, Mapping[str, str], dict[str, Any]]] = []
         self.left = asyncio.Event()
@@ -61,8 +63,13 @@ class Upstream:
         if body.get("stream"):
             return await self.stream(request, model)
         await asyncio.sleep(self.pause * self.tokens)
-        choice = {"index": 0, "message": {"role": "assistant", "content": f"I am {model}"}, "finish_reason": "stop"}
-        text = json.dumps({"id": "c", "object": "chat.completion", "model": model, "choices": [choice]})
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": f"I am {model}"},
+            "finish_reason": self.finish_reason,
+        }
+        answer = {"id": "c", "object": "chat.completion", "model": model, "choices": [choice]}
+        text = json.dumps(answer | ({"usage": self.usage} if self.usage else {}))
         if self.behaviour == "cut":
             return await self.cut(request, text.encode()[:20], len(text))
         return web.Response(text=text, content_type="application/json")
@@ -78,7 +85,8 @@ class Upstream:
                     return response
                 await asyncio.sleep(self.pause)
                 delta = {"content": f"{model}#{number} "}
-                chunk = {"id": "c", "model": model, "choices": [{"index": 0, "delta": delta}]}
+                end = self.finish_reason if number == self.tokens - 1 else None
+                chunk = {"id": "c", "model": model, "choices": [{"index": 0, "delta": delta, "finish_reason": end}]}
                 await response.write(b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n")
             await response.write(b"data: [DONE]\n\n")
         except (ConnectionResetError, asyncio.CancelledError):
@@ -96,7 +104,7 @@ class Upstream:
 
 
 class Daemon:
-    """GET /v1/routes as the control API answers it; every poll is remembered."""
+    """Routes and reports as the control API takes them; every poll and report is remembered."""
 
     def __init__(self) -> None:
         self.routes = Routes(0, None)
@@ -105,6 +113,10 @@ class Daemon:
         self.status = 200
         self.app = web.Application()
         self.app.router.add_get("/v1/routes", self.handle)
+        self.app.router.add_put("/v1/gateways/{gateway}", self.take_report)
+        self.reports: list[dict[str, Any]] = []
+        self.token: str | None = None
+        self.report_status = 204
         self.server: TestServer | None = None
 
     @property
@@ -127,10 +139,22 @@ class Daemon:
                     await self.changed.wait()
         except TimeoutError:
             return web.Response(status=204)
-        routes = self.routes
-        return web.json_response(
-            {"generation": routes.generation, "adapter": routes.adapter, "previous": routes.previous}
-        )
+        return web.json_response(self.routes.to_json())
+
+    async def take_report(self, request: web.Request) -> web.Response:
+        if self.token is not None and request.headers.get("Authorization") != f"Bearer {self.token}":
+            return web.Response(status=401)
+        report = await request.json()
+        assert report["gateway"] == request.match_info["gateway"]
+        self.reports.append(report)
+        return web.Response(status=self.report_status)
+
+    async def report(self, condition: Callable[[dict[str, Any]], Any], seconds: float = 3.0) -> dict[str, Any]:
+        """The first report, already there or to come, that fulfils the condition."""
+        async with asyncio.timeout(seconds):
+            while not (found := [report for report in self.reports if condition(report)]):
+                await asyncio.sleep(0.005)
+        return found[0]
 
 
 @dataclass
@@ -142,13 +166,14 @@ class Gateway:
     stop: asyncio.Event
     task: asyncio.Task[None]
 
-    def chat(self, **extra: Any) -> Any:
+    def chat(self, conversation: str | None = None, headers: dict[str, str] | None = None, **extra: Any) -> Any:
         """POST /v1/chat/completions: an async context manager."""
         body = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}], **extra}
-        return self.session.post(f"{self.url}/v1/chat/completions", json=body)
+        sent = {**(headers or {}), **({"X-Conversation-Id": conversation} if conversation else {})}
+        return self.session.post(f"{self.url}/v1/chat/completions", json=body, headers=sent)
 
-    async def version(self) -> str:
-        async with self.chat() as response:
+    async def version(self, conversation: str | None = None) -> str:
+        async with self.chat(conversation) as response:
             assert response.status == 200, await response.text()
             return str(response.headers["X-Tao-Version"])
 
@@ -198,14 +223,26 @@ async def start_gateway(upstream: Upstream, routes_file: Path, tmp_path: Path) -
     async with AsyncExitStack() as stack:
 
         async def start(
-            serving: dict[str, Any] | None = None, daemon: dict[str, Any] | None = None, **gateway: Any
+            serving: dict[str, Any] | None = None,
+            daemon: dict[str, Any] | None = None,
+            kafka: dict[str, Any] | None = None,
+            buffer: dict[str, Any] | None = None,
+            **gateway: Any,
         ) -> Gateway:
             nowhere = "http://127.0.0.1:1"
             config = parse_config(
                 {
                     "daemon": {"data_dir": str(tmp_path), "shutdown_seconds": 5.0, **(daemon or {})},
                     "serving": {"replicas": [upstream.url], **(serving or {})},
-                    "gateway": {"port": 0, "daemon_url": nowhere, "routes_file": str(routes_file), **gateway},
+                    "kafka": kafka or {},
+                    "buffer": buffer or {},
+                    "gateway": {
+                        "port": 0,
+                        "daemon_url": nowhere,
+                        "routes_file": str(routes_file),
+                        "report_seconds": 0.2,
+                        **gateway,
+                    },
                 }
             )
             return await stack.enter_async_context(_running(config))

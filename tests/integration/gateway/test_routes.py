@@ -60,7 +60,7 @@ async def test_the_daemons_routes_are_there_before_the_first_request_and_are_cac
     metrics = await gateway.metrics()
     assert metrics["tao_gateway_routes_generation"] == 3
     assert metrics["tao_gateway_daemon_connected"] == 1
-    assert metrics['tao_gateway_routes_info{adapter="a",previous=""}'] == 1
+    assert metrics['tao_gateway_routes_info{adapter="a",candidate="",previous=""}'] == 1
 
 
 async def test_with_the_daemon_down_the_files_routes_serve(
@@ -205,7 +205,7 @@ async def test_flips_under_load_lose_nothing_and_never_mix_versions(
 ) -> None:
     other = await serve(type(upstream)())
     for server in (upstream, other):
-        server.models |= {"a", "b"}
+        server.models |= {"a", "b", "c"}
         server.tokens, server.pause = TOKENS, 0.02
     daemon.routes = Routes(1, "a", "b")
     gateway = await start_gateway(daemon_url=daemon.url, serving={"replicas": [upstream.url, other.url]})
@@ -227,7 +227,7 @@ async def test_flips_under_load_lose_nothing_and_never_mix_versions(
     for flip in range(FLIPS):
         await asyncio.sleep(0.2)
         adapter, previous = ("b", "a") if flip % 2 == 0 else ("a", "b")
-        daemon.publish(Routes(2 + flip, adapter, previous))
+        daemon.publish(Routes(2 + flip, adapter, previous, "c", flip % 4 / 4, "salt"))
         # As a rollout does: the adapter before the previous one is unloaded while requests still run.
         if flip == FLIPS // 2:
             for server in (upstream, other):
@@ -235,7 +235,7 @@ async def test_flips_under_load_lose_nothing_and_never_mix_versions(
     await asyncio.sleep(0.2)
     stop.set()
     await asyncio.gather(*clients)
-    assert min(seen["a"], seen["b"]) >= 50, seen
+    assert min(seen["a"], seen["b"], seen["c"]) >= 50, seen
     metrics = await gateway.metrics()
     ended = {name: count for name, count in metrics.items() if name.startswith("tao_gateway_requests_total")}
     assert all('status="2xx"' in name for name in ended)

@@ -74,7 +74,7 @@ def test_a_good_candidate_goes_all_the_way_and_the_routes_say_so() -> None:
     assert (state.routes.fraction, state.routes.slow_seconds, state.routes.salt) == (0.5, 3.0, salt)
     state, _ = play(AUTO, traffic("a", (arm(200), arm(20)), (arm(30), arm(30))), state=state, now=140.0)
     assert phase_of(state) is RolloutPhase.BAKING
-    assert (state.routes.adapter, state.routes.candidate, state.routes.salt) == ("a", None, salt)
+    assert (state.routes.adapter, state.routes.candidate, state.routes.salt) == ("a", None, f"{salt}/baking")
     state, _ = play(AUTO, traffic("a", (arm(0), arm(50))), state=state, now=239.0)
     assert phase_of(state) is RolloutPhase.BAKING, "time is not up"
     state, _ = play(AUTO, traffic("a", (arm(0), arm(50))), state=state, now=240.0)
