@@ -140,11 +140,14 @@ class Stack:
 
 @asynccontextmanager
 async def stack(
-    root: Path, *, replicas: int, adapters: int, sections: dict[str, str] | None = None
+    root: Path, *, replicas: int, adapters: int, sections: dict[str, str] | None = None, model: Path | None = None
 ) -> AsyncIterator[Stack]:
-    """Running servers and an empty journal; daemon and gateway are yours to start. `sections` are lines of TOML."""
+    """Running servers and an empty journal; daemon and gateway are yours to start. `sections` are lines of TOML.
+
+    `model` is a folder; None is a tiny one of random weights.
+    """
     async with AsyncExitStack() as exits:
-        model = await asyncio.to_thread(tiny_random_model, root / "model")
+        model = model or await asyncio.to_thread(tiny_random_model, root / "model")
         broker = await exits.enter_async_context(EmbeddedBroker(log_path=root / "broker.log"))
         servers = []
         for number in range(replicas):

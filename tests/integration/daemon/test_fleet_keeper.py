@@ -189,7 +189,7 @@ async def test_a_restarted_replica_is_unready_first_then_healed_then_ready(world
     await world.keeper.look()
     assert world.fleet.calls == [("heal", A, ONE)]
     assert world.told(ReplicaHealed) == [A]
-    assert world.routes.unready == ()
+    assert not world.routes.unready
     await world.settle()
     assert world.told(ReplicaDrifted) == [A]
     assert [each.ready for each in world.keeper.report()] == [True, True]

@@ -19,7 +19,7 @@ from tao_daemon.daemon.fleet_keeper import FleetKeeper
 from tao_daemon.daemon.keeping import Desired, KeeperParts, KeeperSettings, ReplicaStatus
 from tao_daemon.domain.adapter import AdapterRecord
 from tao_daemon.domain.errors import UpstreamError
-from tao_daemon.domain.events import Event, ReplicaDrifted, ReplicaHealed
+from tao_daemon.domain.events import AdapterUnservable, Event, ReplicaDrifted, ReplicaHealed
 from tao_daemon.domain.rollout import Routes
 from tao_daemon.embedded import vllm_server
 from tao_daemon.embedded.processes import free_port
@@ -129,8 +129,8 @@ async def test_a_restarted_server_is_refused_healed_verified_and_kept(
             await _a_changed_file_is_never_loaded(site, first)
             weights.write_bytes(good)
             await site.until(lambda: site.status.ready, "the replica to be healed")
-            assert [type(event) for event in site.events] == [ReplicaDrifted, ReplicaHealed]
-            assert "moves 100%" in site.events[1].detail  # type: ignore[union-attr]
+            assert [type(event) for event in site.events] == [ReplicaDrifted, AdapterUnservable, ReplicaHealed]
+            assert "moves 100%" in site.events[-1].detail  # type: ignore[union-attr]
             await site.until(lambda: len(site.answers) > 20, "answers of the adapter")
             await _others_are_left_alone_and_ours_go_once_drained(site, second, tmp_path)
             await _what_vanishes_comes_back(site, first)
