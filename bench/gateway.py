@@ -63,6 +63,8 @@ done = function(summary, latency, requests)
   io.write(string.format('RESULT {"rps": %f, "p50": %f, "p99": %f, "errors": %d}\\n',
     summary.requests / summary.duration * 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
     e.connect + e.read + e.write + e.status + e.timeout))
+  io.write(string.format('ERRORS connect %d, read %d, write %d, status %d, timeout %d\\n',
+    e.connect, e.read, e.write, e.status, e.timeout))
 end
 """
 
@@ -191,13 +193,24 @@ class Bench:
         script = self._root / "load.lua"
         text = LUA.replace("MODEL", model).replace("STREAM", str(stream).lower())
         script.write_text(text.replace("SENTENCE", "Where is my parcel? It should have come on Monday. " * 3))
-        argv = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "-s", str(script), f"http://127.0.0.1:{port}"]
+        argv = [
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{SECONDS}s",
+            "--timeout",
+            "30s",
+            "-s",
+            str(script),
+            f"http://127.0.0.1:{port}",
+        ]
         process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
         out, _ = await asyncio.wait_for(process.communicate(), SECONDS + 60)
         line = next(line for line in out.decode().splitlines() if line.startswith("RESULT "))
         found: dict[str, float] = json.loads(line.removeprefix("RESULT "))
         if found["errors"]:
-            raise RuntimeError(f"wrk counted {found['errors']} errors on port {port}: the numbers would mean nothing")
+            errors = next(line for line in out.decode().splitlines() if line.startswith("ERRORS "))
+            raise RuntimeError(f"the numbers would mean nothing: port {port}, model {model}, stream {stream}: {errors}")
         return found
 
 

@@ -29,6 +29,7 @@ from tao_daemon.control.http_api import build_app
 from tao_daemon.control.service import Service
 from tao_daemon.daemon.executor import Executor
 from tao_daemon.daemon.fleet_keeper import FleetKeeper
+from tao_daemon.daemon.in_place import InPlaceDelivery
 from tao_daemon.daemon.instance import sole_owner
 from tao_daemon.daemon.instruments import record_transition
 from tao_daemon.daemon.keeping import KeeperParts, KeeperSettings, desired_of
@@ -244,7 +245,9 @@ async def _daemon(config: Config) -> AsyncIterator[list[asyncio.Future[None]]]:
             trigger_reason=lambda: scheduler.reason,
         )
         supervisor.post(DaemonStarted(__version__))
-        lasting = (supervisor.run(), scheduler.run(), watch.run(), keeper.run(), pace.run())
+        lasting = [supervisor.run(), scheduler.run(), watch.run(), keeper.run(), pace.run()]
+        if alias := config.serving.in_place_alias:
+            lasting.append(InPlaceDelivery(alias, board, parts.adapters, parts.fleet.flip_in_place).run())
         tasks = [asyncio.create_task(work) for work in lasting]
         stack.push_async_callback(_cancel, tasks)
         running: list[asyncio.Future[None]] = [*tasks, executor.broken]

@@ -270,6 +270,8 @@ class Serving(Section):
     """Name under which vLLM serves the base model (--served-model-name)."""
     api_key: Secret = None
     """vLLM's --api-key: env:NAME or file:PATH."""
+    in_place_alias: str = ""
+    """Without a gateway: the name under which vLLM itself serves the adapter; needs vLLM 0.33. "" for gateways."""
     path_maps: tuple[PathMap, ...] = ()
     """Where vLLM sees data_dir/adapters, if elsewhere ([[serving.path_maps]])."""
     max_rank: Positive = 16
@@ -412,6 +414,13 @@ class Config(Section):
             raise ValueError(f"names of scorers and strategies must be unique; {', '.join(twice)} is used twice")
         if self.gate.min_prompts > self.gate.prompts:
             raise ValueError(f"gate.min_prompts ({self.gate.min_prompts}) exceeds gate.prompts ({self.gate.prompts})")
+        if self.serving.in_place_alias and (self.rollout.canary_fractions or self.rollout.bake_conversations):
+            raise ValueError(
+                "serving.in_place_alias delivers without a gateway, so nobody splits or counts traffic: set "
+                "rollout.canary_fractions = [] and rollout.bake_conversations = 0"
+            )
+        if self.serving.in_place_alias == self.serving.base_model:
+            raise ValueError("serving.in_place_alias must not be serving.base_model: vLLM refuses that name")
         if self.training.rank > self.serving.max_rank:
             raise ValueError(
                 f"training.rank ({self.training.rank}) exceeds serving.max_rank ({self.serving.max_rank}); "

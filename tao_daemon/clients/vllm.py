@@ -94,17 +94,18 @@ class VllmClient:
         """POST /v1/completions, not streamed. Not retried here: the caller knows what a repeat costs."""
         return await self._json(_Call("complete", "POST", _COMPLETIONS_PATH, self._inference_seconds, body))
 
-    async def prompt_logprobs(self, model: str, token_ids: Sequence[int]) -> tuple[float, ...]:
-        """Log-probability (nats) of each token given those before it: `len(token_ids) - 1` values.
+    async def prompt_logprobs(self, model: str, sequences: Sequence[Sequence[int]]) -> tuple[tuple[float, ...], ...]:
+        """Log-probability (nats) of each token given those before it: one value fewer than tokens, per sequence.
 
         Value i belongs to token i + 1; the first token has none. vLLM gives the unprocessed values,
         whatever the temperature or --logprobs-mode.
         """
         # 0 asks for no alternatives: each position then holds the prompt's own token alone.
-        body = {"model": model, "prompt": list(token_ids), "max_tokens": 1, "prompt_logprobs": 0}
+        prompts = [list(sequence) for sequence in sequences]
+        body = {"model": model, "prompt": prompts, "max_tokens": 1, "prompt_logprobs": 0}
         call = _Call("prompt_logprobs", "POST", _COMPLETIONS_PATH, self._admin_seconds, body)
         answer = await self._retry.call(lambda: self._json(call))
-        return _own_logprobs(answer, token_ids, f"{self.base_url}{call.path}")
+        return _own_logprobs(answer, sequences, f"{self.base_url}{call.path}")
 
     async def models(self) -> tuple[ServedModel, ...]:
         """What /v1/models lists: base models and loaded adapters."""
@@ -257,15 +258,21 @@ def _server_metrics(text: str) -> ServerMetrics:
     return ServerMetrics(float(started[1]) if started else None, enabled, min(slots, default=None))
 
 
-def _own_logprobs(answer: Mapping[str, Any], token_ids: Sequence[int], url: str) -> tuple[float, ...]:
-    """The prompt's own token at each position after the first, of `[None, {"id": {"logprob": …}}, …]`."""
+def _own_logprobs(
+    answer: Mapping[str, Any], sequences: Sequence[Sequence[int]], url: str
+) -> tuple[tuple[float, ...], ...]:
+    """Each sequence's own token at each position after the first, of `[None, {"id": {"logprob": …}}, …]`."""
     try:
-        positions = answer["choices"][0]["prompt_logprobs"]
+        choices = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
         values = tuple(
-            float(position[str(token)]["logprob"]) for position, token in zip(positions[1:], token_ids[1:], strict=True)
+            tuple(
+                float(position[str(token)]["logprob"])
+                for position, token in zip(choice["prompt_logprobs"][1:], sequence[1:], strict=True)
+            )
+            for choice, sequence in zip(choices, sequences, strict=True)
         )
     except (KeyError, IndexError, TypeError, ValueError):
         raise UpstreamError(f"{url} gave no prompt_logprobs for the tokens asked; is it vLLM?") from None
-    if not all(math.isfinite(value) for value in values):
+    if not all(math.isfinite(value) for row in values for value in row):
         raise UpstreamError(f"{url} gave log-probabilities that are not finite; its weights are broken")
     return values

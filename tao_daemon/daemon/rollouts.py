@@ -74,11 +74,16 @@ def verification_failed(event: VerificationFailed, state: State, now: float) -> 
 
 
 def unservable(event: AdapterUnservable, state: State, now: float) -> Transition:
-    """A replica can no longer be given the adapter: an open rollout of it ends."""
-    rollout = state.open_rollout
-    if rollout is None or rollout.adapter != event.adapter:
-        return Transition(state, note=f"{event.adapter} cannot be loaded any more: {event.reason}")
-    return abort(state, rollout, event.reason, now)
+    """A replica can no longer be given the adapter: an open rollout of it ends, and it is nobody's way back."""
+    rollout, old = state.open_rollout, state.routes
+    if rollout and rollout.adapter == event.adapter:
+        return abort(state, rollout, event.reason, now)
+    note = f"{event.adapter} cannot be loaded any more: {event.reason}"
+    if old.previous != event.adapter:
+        return Transition(state, note=note)
+    routes = bumped(old, previous=None)
+    note += "; an undo goes to the base model"
+    return Transition(replace(state, routes=routes), (PublishRoutes(routes),), note)
 
 
 def scored(event: ShadowScored, state: State, policy: Policy, now: float) -> Transition:

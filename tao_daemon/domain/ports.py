@@ -227,6 +227,13 @@ class Fleet(Protocol):
         """Unload from a replica, unless `wanted()` by the time nothing else changes it. Raises UpstreamError."""
         ...
 
+    async def flip_in_place(self, alias: str, adapter: AdapterRecord | None) -> str:
+        """Make a name on the servers stand for the adapter, or for nothing; replica after replica.
+
+        Raises ServerUnfit where a server cannot do that safely, AdapterError, UpstreamError.
+        """
+        ...
+
     async def touch(self, url: str, name: str) -> None:
         """Use an adapter, so that the replica evicts others before it. Raises UpstreamError."""
         ...

@@ -13,13 +13,14 @@ MAX_LINE_BYTES = 1_048_576
 """A longer line passes as it is, so that memory stays bounded."""
 _CUT_OFF = re.compile(rb'"finish_reason"\s*:\s*"length"')
 _EVENT = re.compile(rb"^data:(?! ?\[DONE\])", re.MULTILINE)
+_FAILED = re.compile(rb'^data: ?\{\s*"error"\s*:', re.MULTILINE)
 _USAGE = re.compile(rb'"completion_tokens"\s*:\s*(\d+)')
 
 
 class AnswerReader:
     """Puts the public name in place of the server's, and notes how the answer ended. For one answer."""
 
-    __slots__ = ("_events", "_pattern", "_public", "_rest", "_tokens", "truncated")
+    __slots__ = ("_events", "_pattern", "_public", "_rest", "_tokens", "failed", "truncated")
 
     def __init__(self, model: str, public_model: str) -> None:
         self._pattern, self._public = _renaming(model, public_model)
@@ -28,6 +29,8 @@ class AnswerReader:
         self._tokens: int | None = None
         self.truncated = False
         """Whether a choice ended with finish_reason "length"."""
+        self.failed = False
+        """Whether a stream told of an error: its status was sent long before."""
 
     @property
     def tokens(self) -> int:
@@ -54,6 +57,8 @@ class AnswerReader:
             end = len(data)
         lines, self._rest = data[:end], data[end:]
         self._events += len(_EVENT.findall(lines))
+        if b'"error"' in lines and _FAILED.search(lines):
+            self.failed = True
         return self.whole(lines)
 
     def flush(self) -> bytes:

@@ -199,7 +199,7 @@ class Proxy:
                     exchange.writing = False
             exchange.writing = True
             await response.write_eof(reader.flush())
-            exchange.status = _status_class(upstream.status)
+            exchange.status = _CUT if reader.failed else _status_class(upstream.status)
         except UpstreamError:
             exchange.status = _CUT
             await _say_that_it_ends(request, response)

@@ -16,6 +16,7 @@ from typing import Any
 PROMPT_CHARACTERS = 2048
 """How much of a completions prompt identifies a conversation: later turns append to it."""
 _WHOLE = 2.0**64
+_canonical = json.JSONEncoder(sort_keys=True).encode
 
 
 def identity(header: str | None, body: Mapping[str, Any]) -> bytes:
@@ -28,7 +29,7 @@ def identity(header: str | None, body: Mapping[str, Any]) -> bytes:
         return b"id:" + header.encode(errors="surrogateescape")
     messages = body.get("messages")
     if isinstance(messages, list):
-        beginning = json.dumps(_beginning(messages), sort_keys=True)
+        beginning = _canonical(_beginning(messages))
     else:
         prompt = body.get("prompt")
         text = prompt if isinstance(prompt, str) else json.dumps(prompt)

@@ -94,6 +94,15 @@ class MemoryFleet:
         self.calls.append(("touch", url, name))
         self._reach(url)
 
+    async def flip_in_place(self, alias: str, adapter: AdapterRecord | None) -> str:
+        for url in self.loaded:
+            self._reach(url)
+            if adapter is None:
+                self.loaded[url].pop(alias, None)
+            else:
+                self.loaded[url][alias] = str(adapter.path)
+        return f"{alias} stands for {adapter.name if adapter else 'nothing'}"
+
     def seen_as(self, path: Path) -> str:
         return str(path)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _UNKNOWN = ServerMetrics(None, None, None)
 _HIDDEN = frozenset({401, 403, 404, 405})
 _FIRST_REQUEST_SECONDS = 5.0
+_BATCH_TOKENS = 2048
+"""Of probes in one request: each prefill stays a small one."""
 
 T = TypeVar("T")
 
@@ -190,13 +192,27 @@ class VllmReplica:
         return f"{self.url} {comparison.reason}"
 
     async def _measure(self, adapter: AdapterRecord, name: str) -> Comparison:
-        """One probe after another: a live server must not notice."""
-        observed = []
-        for probe in adapter.fingerprint.probes:
-            with_adapter = await self._client.prompt_logprobs(name, probe.token_ids)
-            with_base = await self._client.prompt_logprobs(self._base_model, probe.token_ids)
-            observed.append(Observation(_completion(probe, with_adapter), _completion(probe, with_base)))
+        """A few probes per request, one request after another: a live server must hardly notice."""
+        observed: list[Observation] = []
+        for probes in _batches(adapter.fingerprint.probes):
+            sequences = [probe.token_ids for probe in probes]
+            with_adapter = await self._client.prompt_logprobs(name, sequences)
+            with_base = await self._client.prompt_logprobs(self._base_model, sequences)
+            rows = zip(probes, with_adapter, with_base, strict=True)
+            observed += [Observation(_completion(p, a), _completion(p, b)) for p, a, b in rows]
         return compare(adapter.fingerprint, observed, self._max_error)
+
+
+def _batches(probes: Sequence[FingerprintProbe]) -> Iterator[list[FingerprintProbe]]:
+    """Probes together, as long as they are few tokens together."""
+    batch: list[FingerprintProbe] = []
+    for probe in probes:
+        if batch and sum(len(each.token_ids) for each in (*batch, probe)) > _BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(probe)
+    if batch:
+        yield batch
 
 
 async def _or(unknown: T, read: Callable[[], Awaitable[T]]) -> T:

@@ -102,7 +102,7 @@ class Replica:
 
     async def complete(self, request: web.Request) -> web.Response:
         body = await request.json()
-        model, tokens = body["model"], body["prompt"]
+        model, prompts = body["model"], body["prompt"]
         self.requests += 1
         if model != "base" and model not in self.loaded:
             return web.json_response({"error": {"message": "does not exist"}}, status=404)
@@ -113,8 +113,19 @@ class Replica:
             if self.behaviour == "ignored" or model in self.spoiled
             else self.loaded.get(model, model).rpartition("/")[2]
         )
-        found = [{str(t): {"logprob": value(model, p, t)}} for p, t in enumerate(tokens)][1:]
-        return web.json_response({"choices": [{"prompt_logprobs": [None, *found]}]})
+        if body.get("prompt_logprobs") is None:
+            return web.json_response({"choices": [{"index": 0, "text": "x"}]})
+        choices = [
+            {
+                "index": index,
+                "prompt_logprobs": [
+                    None,
+                    *({str(t): {"logprob": value(model, p, t)}} for p, t in list(enumerate(tokens))[1:]),
+                ],
+            }
+            for index, tokens in enumerate(prompts)
+        ]
+        return web.json_response({"choices": choices[::-1]})
 
 
 class Rig(Protocol):

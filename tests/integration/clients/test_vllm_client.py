@@ -127,7 +127,7 @@ async def test_an_administrative_error_quotes_the_server_shortened(client: VllmC
 async def test_every_call_has_a_deadline(client: VllmClient, stub: Stub) -> None:
     calls: dict[str, Callable[[], Awaitable[object]]] = {
         "/v1/chat/completions": lambda: client.chat({"messages": []}),
-        "/v1/completions": lambda: client.prompt_logprobs("m", [1, 2]),
+        "/v1/completions": lambda: client.prompt_logprobs("m", [[1, 2]]),
         "/v1/models": client.models,
         "/v1/load_lora_adapter": lambda: client.load_adapter("a", "/a"),
         "/v1/unload_lora_adapter": lambda: client.unload_adapter("a"),
@@ -210,10 +210,16 @@ def position(token: int, logprob: float, **others: float) -> dict[str, Any]:
 
 async def test_prompt_logprobs_are_those_of_the_prompts_own_tokens(client: VllmClient, stub: Stub) -> None:
     stub.answers(
-        "/v1/completions", {"choices": [{"prompt_logprobs": [None, position(5, -0.5, x=-9.0), position(6, -1.5)]}]}
+        "/v1/completions",
+        {
+            "choices": [
+                {"index": 1, "prompt_logprobs": [None, position(8, -2.5)]},
+                {"index": 0, "prompt_logprobs": [None, position(5, -0.5, x=-9.0), position(6, -1.5)]},
+            ]
+        },
     )
-    assert await client.prompt_logprobs("a", [4, 5, 6]) == (-0.5, -1.5)
-    assert stub.seen[0][2] == {"model": "a", "prompt": [4, 5, 6], "max_tokens": 1, "prompt_logprobs": 0}
+    assert await client.prompt_logprobs("a", [[4, 5, 6], [7, 8]]) == ((-0.5, -1.5), (-2.5,))
+    assert stub.seen[0][2] == {"model": "a", "prompt": [[4, 5, 6], [7, 8]], "max_tokens": 1, "prompt_logprobs": 0}
 
 
 @pytest.mark.parametrize(
@@ -223,15 +229,15 @@ async def test_prompt_logprobs_are_those_of_the_prompts_own_tokens(client: VllmC
 async def test_other_answers_are_an_error_and_not_a_wrong_number(
     client: VllmClient, stub: Stub, prompt_logprobs: Any
 ) -> None:
-    stub.answers("/v1/completions", {"choices": [{"prompt_logprobs": prompt_logprobs}]})
+    stub.answers("/v1/completions", {"choices": [{"index": 0, "prompt_logprobs": prompt_logprobs}]})
     with pytest.raises(UpstreamError, match="prompt_logprobs"):
-        await client.prompt_logprobs("a", [4, 5, 6])
+        await client.prompt_logprobs("a", [[4, 5, 6]])
 
 
 async def test_log_probabilities_that_are_no_numbers_are_an_error(client: VllmClient, stub: Stub) -> None:
-    stub.answers("/v1/completions", {"choices": [{"prompt_logprobs": [None, position(5, float("nan"))]}]})
+    stub.answers("/v1/completions", {"choices": [{"index": 0, "prompt_logprobs": [None, position(5, float("nan"))]}]})
     with pytest.raises(UpstreamError, match="not finite"):
-        await client.prompt_logprobs("a", [4, 5])
+        await client.prompt_logprobs("a", [[4, 5]])
 
 
 METRICS = """# HELP vllm:num_requests_waiting Number of requests waiting to be processed.

@@ -51,6 +51,14 @@ async def test_completions_go_to_their_own_route(start_gateway: Start, upstream:
     assert upstream.requests[0][2] == {"prompt": "x", "model": "base"}
 
 
+async def test_a_client_that_asks_before_it_sends_is_told_to_go_on(start_gateway: Start, upstream: Any) -> None:
+    gateway = await start_gateway()
+    url, body = f"{gateway.url}/v1/completions", {"prompt": "x"}
+    async with asyncio.timeout(3), gateway.session.post(url, json=body, expect100=True) as response:
+        assert response.status == 200
+    assert upstream.requests[0][2] == {"prompt": "x", "model": "base"}
+
+
 async def test_a_stream_passes_event_by_event_as_it_is_made(
     start_gateway: Start, upstream: Any, routes_file: Path
 ) -> None:

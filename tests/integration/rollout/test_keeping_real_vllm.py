@@ -77,7 +77,7 @@ class Site:
         while True:
             if self.routes.adapter == record.name and not self.routes.unready:
                 with suppress(UpstreamError):
-                    said = (await self.client.prompt_logprobs(record.name, probe.token_ids))[probe.start - 1 :]
+                    said = (await self.client.prompt_logprobs(record.name, [probe.token_ids]))[0][probe.start - 1 :]
                     pairs = zip(said, probe.adapter_logprobs, strict=True)
                     self.answers.append(sum(abs(a - b) for a, b in pairs) / len(said))
             await asyncio.sleep(0.05)

@@ -48,7 +48,7 @@ async def test_token_ids_and_logprobs_are_those_of_the_prompt_that_was_asked(
         assert [c.strategy for c in group.completions] == [PLAIN] * 3 + ["hint"] * 2
         for completion in group.completions:
             assert 1 <= len(completion.token_ids) == len(completion.logprobs) <= 16
-            exact = await client.prompt_logprobs("base", group.prompt_token_ids + completion.token_ids)
+            (exact,) = await client.prompt_logprobs("base", [group.prompt_token_ids + completion.token_ids])
             under_plain = exact[len(group.prompt_token_ids) - 1 :]
             if completion.is_plain:
                 assert completion.logprobs == pytest.approx(under_plain, abs=1e-3)

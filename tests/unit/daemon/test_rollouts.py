@@ -296,6 +296,13 @@ def test_a_canary_that_can_no_longer_be_loaded_is_aborted() -> None:
     assert state.routes.candidate is None
 
 
+def test_a_way_back_that_can_no_longer_be_loaded_is_none() -> None:
+    state, _ = play(AUTO, *settling(1, "a"), *settling(2, "b"), AdapterUnservable("a", "file changed"))
+    assert (state.routes.adapter, state.routes.previous) == ("b", None)
+    serving, commands = play(AUTO, AdapterUnservable("b", "file changed"), state=state)
+    assert (serving, commands) == (state, []), "what serves is not taken away for what its files have become"
+
+
 def test_a_restart_keeps_the_canary_where_it_is() -> None:
     state = in_canary()
     after, commands = play(AUTO, DaemonStarted("1"), state=state)

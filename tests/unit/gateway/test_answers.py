@@ -68,6 +68,14 @@ def test_a_stream_tells_how_it_ended() -> None:
     assert reader.tokens == 41, "usage counts better than events"
 
 
+def test_an_error_in_a_stream_is_seen_and_one_in_the_text_is_not() -> None:
+    reader = AnswerReader(MODEL, "assistant")
+    reader.feed(event(MODEL, '\ndata: {"error": {}}', error=None))
+    assert not reader.failed
+    reader.feed(b'data: {"error": {"message": "engine died"}}\n\ndata: [DONE]\n\n')
+    assert reader.failed
+
+
 def test_names_with_signs_of_regular_expressions_and_quotes_pass() -> None:
     name, public = r"a\1.*[x]", 'the "best" \\ model'
     body = json.dumps({"model": name, "other": "r"}).encode()
