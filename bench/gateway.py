@@ -67,6 +67,18 @@ done = function(summary, latency, requests)
     e.connect, e.read, e.write, e.status, e.timeout))
 end
 """
+# Exit status 101 keeps Debian from starting nginx as a service.
+APT = """
+sudo=$([ "$(id -u)" -eq 0 ] || echo sudo)
+policy=/usr/sbin/policy-rc.d
+if ! [ -e $policy ]; then
+    printf '#!/bin/sh\\nexit 101\\n' | $sudo tee $policy >/dev/null
+    $sudo chmod +x $policy
+    trap '$sudo rm -f $policy' EXIT
+fi
+$sudo apt-get update -qq
+DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends wrk nginx-light >/dev/null
+"""
 
 
 @dataclass(frozen=True)
@@ -229,10 +241,8 @@ async def _answers(port: int) -> bool:
 
 def prepare() -> None:
     """Install what is measured against."""
-    if missing := [package for package in ("wrk", "nginx") if shutil.which(package) is None]:
-        script = Path(__file__).parent.parent / "deploy" / "system-packages.sh"
-        names = ["nginx-light" if name == "nginx" else name for name in missing]
-        subprocess.run(["bash", str(script), *names], check=True)
+    if any(shutil.which(command) is None for command in ("wrk", "nginx")):
+        subprocess.run(["bash", "-euc", APT], check=True)
     if not (CACHE / LITELLM).exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(CACHE)], check=True)
         subprocess.run([str(CACHE / "bin" / "pip"), "install", "-q", LITELLM], check=True)

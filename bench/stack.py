@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,8 @@ from typing import Any
 import aiohttp
 
 from bench.random_adapter import publish_random_adapters
-from tao_daemon.app import journal_path, policy_of
+from tao_daemon.app.paths import journal_path
+from tao_daemon.app.settings import policy_of
 from tao_daemon.config import Config, load_config
 from tao_daemon.daemon.state import State
 from tao_daemon.daemon.supervisor import apply_event
@@ -140,11 +141,17 @@ class Stack:
 
 @asynccontextmanager
 async def stack(
-    root: Path, *, replicas: int, adapters: int, sections: dict[str, str] | None = None, model: Path | None = None
+    root: Path,
+    *,
+    replicas: int,
+    adapters: int,
+    sections: dict[str, str] | None = None,
+    model: Path | None = None,
+    front: Callable[[str], AbstractAsyncContextManager[str]] | None = None,
 ) -> AsyncIterator[Stack]:
     """Running servers and an empty journal; daemon and gateway are yours to start. `sections` are lines of TOML.
 
-    `model` is a folder; None is a tiny one of random weights.
+    `model` is a folder; None is a tiny one of random weights. `front` puts something before each server's URL.
     """
     async with AsyncExitStack() as exits:
         model = model or await asyncio.to_thread(tiny_random_model, root / "model")
@@ -153,8 +160,11 @@ async def stack(
         for number in range(replicas):
             server = EmbeddedVllm(model, served_model_name="base", kv_cache_gib=1, log_path=root / f"vllm-{number}.log")
             servers.append(await exits.enter_async_context(server))
+        urls = [server.base_url for server in servers]
+        if front:
+            urls = [await exits.enter_async_context(front(url)) for url in urls]
         path = root / "config.toml"
-        path.write_text(_config(root, model, broker.bootstrap, [s.base_url for s in servers], sections or {}))
+        path.write_text(_config(root, model, broker.bootstrap, urls, sections or {}))
         config = load_config(path)
         store = DirectoryAdapterStore(config.daemon.data_dir / "adapters", max_rank=16)
         config.daemon.data_dir.mkdir(parents=True)

@@ -41,7 +41,7 @@ def verify(config_path: Path) -> None:
 
 
 def _open(config_path: Path):  # type: ignore[no-untyped-def]
-    from tao_daemon.app import journal_path
+    from tao_daemon.app.paths import journal_path
     from tao_daemon.registry.journal import Journal
 
     path = journal_path(read_config(config_path))

@@ -30,7 +30,7 @@ def import_file(config_path: Path, as_json: bool, file: Path) -> None:
     Example:
       tao-daemon buffer import prompts.jsonl
     """
-    from tao_daemon.app import import_prompts
+    from tao_daemon.app.offline import import_prompts
 
     result = asyncio.run(import_prompts(read_config(config_path), file))
     if as_json:
@@ -53,7 +53,7 @@ def stats(config_path: Path, as_json: bool) -> None:
     try:
         found = ControlClient(config).get("/v1/status")["buffer"]
     except DaemonUnreachable:
-        from tao_daemon.app import buffer_stats
+        from tao_daemon.app.offline import buffer_stats
 
         found = asyncio.run(buffer_stats(config))
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(f"{k:22} {v}" for k, v in (found or {}).items()))

@@ -44,7 +44,7 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 
 async def _serve(config: Config) -> None:
-    from tao_daemon.app import run_gateway_process
+    from tao_daemon.app.gateway import run_gateway_process
     from tao_daemon.gateway.workers import end_with_parent, is_worker
 
     if is_worker():

@@ -121,7 +121,8 @@ def _ask(config: Config, verb: str, reason: str, **more: Any) -> dict[str, Any]:
 
 
 def _undo_offline(config: Config, reason: str, to: str | None) -> dict[str, Any]:
-    from tao_daemon.app import journal_path, policy_of, routes_path
+    from tao_daemon.app.paths import journal_path, routes_path
+    from tao_daemon.app.settings import policy_of
     from tao_daemon.daemon.instance import sole_owner
     from tao_daemon.daemon.routes_board import write_routes
     from tao_daemon.daemon.supervisor import apply_event, last_state

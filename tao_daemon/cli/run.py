@@ -21,6 +21,6 @@ def command(config_path: Path) -> None:
       tao-daemon run --config config.toml 2>> daemon.log &
     """
     config = read_config(config_path)
-    from tao_daemon.app import run_daemon
+    from tao_daemon.app.daemon import run_daemon
 
     asyncio.run(run_daemon(config))

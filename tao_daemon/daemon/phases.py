@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tao_daemon.domain.adapter import Lineage
+from tao_daemon.domain.adapter import Lineage, OffsetRange
 from tao_daemon.domain.completion import CompletionGroup, ScoredGroup
 from tao_daemon.domain.errors import TaoError, UpstreamError
 from tao_daemon.domain.events import CandidateJudged, Event, PhaseCompleted, PhaseFailed
@@ -28,7 +28,7 @@ from tao_daemon.domain.ports import (
     Trainer,
     TrainingJob,
 )
-from tao_daemon.domain.prompt import Prompt
+from tao_daemon.domain.prompt import Prompt, Source
 from tao_daemon.domain.report import Pair, Verdict
 from tao_daemon.domain.round import Phase, RoundState
 from tao_daemon.domain.signals import Emit, GroupsScored, PhaseProgressed, TrainingStepped
@@ -240,6 +240,8 @@ class RoundWork:
 
         self._emit(PhaseProgressed(running.id, running.phase, 0, 1))
         result = await self._parts.trainer.train(job, progress)
+        trained = {scored.group.prompt_id for scored in groups}
+        sources = [prompt.source for prompt in await self._training_prompts(running) if prompt.id in trained]
         lineage = Lineage(
             round=running.id,
             parent=running.incumbent,
@@ -248,6 +250,7 @@ class RoundWork:
             prompt_ids=tuple(scored.group.prompt_id for scored in groups),
             scorers=tuple(sorted({name for scored in groups for name in scored.scorers})),
             config_digest=self._settings.config_digest,
+            offsets=_offset_ranges(sources),
         )
         record = await asyncio.to_thread(adapters.publish, result.directory, lineage, self._clock())
         return self._done(running, f"{record.name} trained", candidate=record.name), dict(result.metrics)
@@ -282,6 +285,14 @@ class RoundWork:
 
 def _failed(running: RoundState, error: Exception) -> PhaseFailed:
     return PhaseFailed(running.id, running.attempt, running.phase, str(error) or type(error).__name__)
+
+
+def _offset_ranges(sources: Sequence[Source]) -> tuple[OffsetRange, ...]:
+    """One range per partition, in order."""
+    offsets: dict[tuple[str, int], list[int]] = {}
+    for source in sources:
+        offsets.setdefault((source.topic, source.partition), []).append(source.offset)
+    return tuple(OffsetRange(*place, min(found), max(found)) for place, found in sorted(offsets.items()))
 
 
 def _sampling_numbers(groups: Sequence[CompletionGroup]) -> dict[str, Any]:

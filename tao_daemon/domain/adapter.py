@@ -10,6 +10,16 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class OffsetRange:
+    """Where some prompts lie in one partition of their source; both ends belong to them."""
+
+    topic: str
+    partition: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
 class Lineage:
     """Where an adapter came from. Enough to say which prompts and which settings made it."""
 
@@ -22,6 +32,8 @@ class Lineage:
     prompt_ids: tuple[str, ...]
     scorers: tuple[str, ...]
     config_digest: str
+    offsets: tuple[OffsetRange, ...] = ()
+    """Where those prompts came from, one range per partition."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tao_daemon.domain.adapter import Lineage
+from tao_daemon.domain.adapter import Lineage, OffsetRange
 
 FORMAT = 1
 _NAME = re.compile(r"r\d{6,}-[0-9a-f]{12}")
@@ -63,6 +63,10 @@ def manifest_from_json(value: Any) -> Manifest:
             raise ValueError(f"format {value['format']!r} is not {FORMAT}; a newer tao-daemon wrote it")
         lineage = dict(value["lineage"])
         lineage |= {key: tuple(map(str, lineage[key])) for key in ("prompt_ids", "scorers")}
+        lineage["offsets"] = tuple(
+            OffsetRange(str(each["topic"]), int(each["partition"]), int(each["first"]), int(each["last"]))
+            for each in lineage["offsets"]
+        )
         files = {str(name): str(digest) for name, digest in value["files"].items()}
         manifest = Manifest(float(value["created_at"]), int(value["rank"]), Lineage(**lineage), files)
         if (value["name"], value["digest"]) != (manifest.name, manifest.digest):

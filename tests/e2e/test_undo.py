@@ -14,7 +14,8 @@ import pytest
 
 from bench.random_adapter import publish_random_adapters
 from bench.stack import settled
-from tao_daemon.app import journal_path, policy_of
+from tao_daemon.app.paths import journal_path
+from tao_daemon.app.settings import policy_of
 from tao_daemon.config import load_config
 from tao_daemon.daemon.state import State
 from tao_daemon.daemon.supervisor import apply_event

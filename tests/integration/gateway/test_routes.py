@@ -213,7 +213,7 @@ async def test_flips_under_load_lose_nothing_and_never_mix_versions(
 
     async def client(number: int) -> None:
         while not stop.is_set():
-            async with gateway.chat(stream=True, user=str(number)) as response:
+            async with gateway.chat(str(number), stream=True) as response:
                 assert response.status == 200
                 version, text = response.headers["X-Tao-Version"], await response.text()
             parts = [json.loads(part[6:]) for part in text.split("\n\n") if part and "[DONE]" not in part]

@@ -17,13 +17,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tao_daemon.domain.adapter import Lineage
+from tao_daemon.domain.adapter import Lineage, OffsetRange
 from tao_daemon.domain.errors import AdapterError
 from tao_daemon.domain.ports import AdapterStore
 from tao_daemon.registry.adapter_store import DirectoryAdapterStore
 
 Artefact = Callable[..., Path]
-LINEAGE = Lineage(7, None, "base", "0" * 64, ("p1", "p2"), ("json",), "1" * 64)
+LINEAGE = Lineage(7, None, "base", "0" * 64, ("p1", "p2"), ("json",), "1" * 64, (OffsetRange("prompts", 0, 3, 9),))
 Q_B = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
 
 

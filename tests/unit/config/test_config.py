@@ -21,7 +21,7 @@ REFERENCE = Path(__file__).parents[3] / "config.toml"
         ({"scorers": [{"name": "a", "type": "regex", "patern": "x"}]}, "did you mean 'pattern'"),
         ({"scorers": [{"name": "a", "type": "regex"}]}, "needs pattern"),
         ({"kafka": {"sasl_password": "hunter2"}}, "env:NAME or file:PATH"),
-        ({"serving": {"in_place_alias": "live"}}, "rollout.canary_fractions = []"),
+        ({"serving": {"in_place_alias": "live"}}, "nobody splits or counts traffic"),
         ({"kafka": {"sasl_password": "env:TAO_NO_SUCH_VARIABLE"}}, "TAO_NO_SUCH_VARIABLE is not set"),
         ({"gate": {"prompts": 10}}, r"gate.min_prompts \(200\) exceeds gate.prompts \(10\)"),
         ({"training": {"rank": 32}}, "raise --max-lora-rank"),
