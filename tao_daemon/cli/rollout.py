@@ -86,8 +86,13 @@ _verb("resume", "Let a paused rollout move again.")
 @reason_option
 @click.option("--full", is_flag=True, help="Skip the rest of the whole rollout: serve everything, settled.")
 def promote(config_path: Path, reason: str, full: bool) -> None:
-    """Skip what is left of the present phase or canary step."""
-    _report(_ask(read_config(config_path), "promote", reason, full=full))
+    """Skip what is left of the present phase or canary step.
+
+    It is refused when the rollout moved between looking and promoting: two people who promote at once promote one step.
+    """
+    config = read_config(config_path)
+    seen = ControlClient(config).get("/v1/status")["incumbent"]["generation"]
+    _report(_ask(config, "promote", reason, full=full, expected_generation=seen))
 
 
 @command.command()

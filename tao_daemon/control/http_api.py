@@ -49,6 +49,8 @@ class _Asked:
     reason: str
     full: bool = False
     to: str | None = None
+    generation: int | None = None
+    """Of the routes that the caller saw; with another one nothing is done."""
 
 
 _CHANGES: dict[str, Make] = {
@@ -68,7 +70,7 @@ class Daemon(Protocol):
 
     async def status(self) -> dict[str, Any]: ...
 
-    async def submit(self, event: Event) -> tuple[str, bool]:
+    async def submit(self, event: Event, expected_generation: int | None) -> tuple[str, bool]:
         """Journal and act; the note of the transition, and whether it was refused."""
         ...
 
@@ -200,9 +202,9 @@ class _Api:
 
     async def change(self, request: web.Request) -> web.Response:
         self._authorize(request)
-        event = _CHANGES[request.path](await _asked(request))
+        asked = await _asked(request)
         async with asyncio.timeout(_SUBMIT_SECONDS):
-            note, refused = await self._daemon.submit(event)
+            note, refused = await self._daemon.submit(_CHANGES[request.path](asked), asked.generation)
         return web.json_response({"note": note, "refused": refused}, status=409 if refused else 200)
 
     def _authorize(self, request: web.Request) -> None:
@@ -217,11 +219,13 @@ async def _asked(request: web.Request) -> _Asked:
         raise web.HTTPBadRequest(text="the body is not valid JSON") from None
     if not isinstance(body, dict):
         raise web.HTTPBadRequest(text="the body must be a JSON object with `actor` and `reason`")
-    full, to = body.get("full", False), body.get("to")
+    full, to, generation = body.get("full", False), body.get("to"), body.get("expected_generation")
     if not isinstance(full, bool) or not (to is None or isinstance(to, str)):
         raise web.HTTPBadRequest(text="`full` is true or false, `to` the name of an adapter")
+    if generation is not None and type(generation) is not int:
+        raise web.HTTPBadRequest(text="`expected_generation` is the generation of the routes that you saw")
     actor = str(body.get("actor") or "api")[:_NAME_CHARACTERS]
-    return _Asked(actor, str(body.get("reason") or "no reason given")[:_REASON_CHARACTERS], full, to)
+    return _Asked(actor, str(body.get("reason") or "no reason given")[:_REASON_CHARACTERS], full, to, generation)
 
 
 def _number(request: web.Request, name: str, default: float) -> float:

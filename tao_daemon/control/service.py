@@ -110,9 +110,9 @@ class Service:
     def replicas(self) -> list[dict[str, Any]]:
         return [asdict(replica) for replica in self._keeper.report()]
 
-    async def submit(self, event: Event) -> tuple[str, bool]:
+    async def submit(self, event: Event, expected_generation: int | None = None) -> tuple[str, bool]:
         """Journal and act; the note of the transition, and whether it was refused."""
-        transition = await self._supervisor.submit(event)
+        transition = await self._supervisor.submit(event, expected_generation)
         return transition.note, transition.refused
 
     def polled(self, gateway: str, generation: int, wait_seconds: float) -> None:

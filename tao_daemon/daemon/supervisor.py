@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tao_daemon.clients.failpoints import reach
 from tao_daemon.daemon.codec import decode_state, encode_command, encode_event, encode_state
 from tao_daemon.daemon.machine import advance
-from tao_daemon.daemon.state import Policy, State, Transition
+from tao_daemon.daemon.state import Policy, State, Transition, refusal
 from tao_daemon.domain.commands import Command
 from tao_daemon.domain.events import DAEMON, Event
 from tao_daemon.domain.ports import Clock
@@ -28,6 +28,8 @@ Listener = Callable[[Event, Transition], None]
 @dataclass(frozen=True, slots=True)
 class _Letter:
     event: Event
+    expected: int | None
+    """The generation of routes that the sender saw; with another one the event is refused."""
     answer: asyncio.Future[Transition] | None
 
 
@@ -77,19 +79,28 @@ class Supervisor:
 
     def post(self, event: Event) -> None:
         """Tell without waiting. Only from the event loop's thread."""
-        self._mailbox.put_nowait(_Letter(event, None))
+        self._mailbox.put_nowait(_Letter(event, None, None))
 
-    async def submit(self, event: Event) -> Transition:
-        """Tell, and wait until it is journaled and its commands were handed on."""
+    async def submit(self, event: Event, expected_generation: int | None = None) -> Transition:
+        """Tell, and wait until it is journaled and its commands were handed on.
+
+        With `expected_generation`, the event is refused, and not journaled, when the routes have moved on since the
+        sender looked: two people who promote at once promote one step.
+        """
         answer: asyncio.Future[Transition] = asyncio.get_running_loop().create_future()
-        self._mailbox.put_nowait(_Letter(event, answer))
+        self._mailbox.put_nowait(_Letter(event, expected_generation, answer))
         return await answer
 
     async def run(self) -> None:
         """Serve the mailbox until cancelled. A failure to journal propagates: nothing may act unrecorded."""
         while True:
             letter = await self._mailbox.get()
-            transition = self._process(letter.event)
+            present = self._state.routes.generation
+            if letter.expected in (None, present):
+                transition = self._process(letter.event)
+            else:
+                note = f"the routes are at generation {present}, not {letter.expected}: look again, nothing was done"
+                transition = refusal(self._state, note)
             if letter.answer and not letter.answer.done():
                 letter.answer.set_result(transition)
 

@@ -55,9 +55,10 @@ class GatewayReport:
     splits: Mapping[int, SplitCounts] = field(default_factory=dict)
     """By the generation that a request was bound under; the latest `KEPT_GENERATIONS` of them."""
     durations: tuple[int, ...] = ()
-    """Ended requests per bucket of DURATION_EDGES, whatever the version."""
+    """Answers that were completed (2xx) per bucket of DURATION_EDGES, whatever the version."""
     captured: int = 0
     capture_dropped: int = 0
+    """Prompts that did not reach Kafka: the queue was full, they were too large, or it failed."""
 
 
 KEPT_GENERATIONS = 8

@@ -50,7 +50,7 @@ class Token:
 
 
 class Reporter:
-    """`run` until cancelled, then `send` once more."""
+    """`run` until cancelled, then `send` once more and `leave`."""
 
     def __init__(
         self,
@@ -100,6 +100,16 @@ class Reporter:
         if status == 401:
             self._token.refused()
         self._note("" if status == 204 else f"it answered {status}")
+
+    async def leave(self) -> None:
+        """Say that this gateway ends, so that nothing waits for its lease."""
+        timeout = aiohttp.ClientTimeout(total=DEADLINE_SECONDS)
+        url = f"{self._url}/{self._snapshot().gateway}"
+        try:
+            async with self._session.delete(url, headers=self._token.headers(), timeout=timeout) as response:
+                response.release()
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            log.info("the daemon does not hear that this gateway ends", extra={"error": type(error).__name__})
 
     def _note(self, problem: str) -> None:
         """Count a failure; log when it begins and when it ends."""

@@ -128,6 +128,7 @@ class _Gateway:
         if self._capture is not None:
             await self._capture.close(_FLUSH_SECONDS)
         await self._reporter.send()
+        await self._reporter.leave()
 
     def _routes_changed(self, routes: Routes, connected: bool) -> None:
         self._meters.routes(routes, connected)

@@ -114,6 +114,8 @@ class Daemon:
         self.app = web.Application()
         self.app.router.add_get("/v1/routes", self.handle)
         self.app.router.add_put("/v1/gateways/{gateway}", self.take_report)
+        self.app.router.add_delete("/v1/gateways/{gateway}", self.take_leave)
+        self.left: list[str] = []
         self.reports: list[dict[str, Any]] = []
         self.token: str | None = None
         self.report_status = 204
@@ -140,6 +142,10 @@ class Daemon:
         except TimeoutError:
             return web.Response(status=204)
         return web.json_response(self.routes.to_json())
+
+    async def take_leave(self, request: web.Request) -> web.Response:
+        self.left.append(request.match_info["gateway"])
+        return web.Response(status=204)
 
     async def take_report(self, request: web.Request) -> web.Response:
         if self.token is not None and request.headers.get("Authorization") != f"Bearer {self.token}":

@@ -59,6 +59,7 @@ async def test_the_last_report_says_that_nothing_is_in_flight(start_gateway: Sta
         await response.read()
     await asyncio.wait_for(gateway.task, 5)
     assert daemon.reports[-1]["in_flight"] == {}
+    assert daemon.left == [daemon.reports[-1]["gateway"]], "nothing waits for its lease"
 
 
 async def test_the_token_comes_from_the_config_or_the_file_and_is_read_again_when_refused(

@@ -19,6 +19,7 @@ from tao_daemon.domain.events import (
     DaemonStarted,
     Event,
     PhaseCompleted,
+    RolloutPromoted,
     RoundClosed,
     RoundRequested,
     UndoRequested,
@@ -26,7 +27,7 @@ from tao_daemon.domain.events import (
 from tao_daemon.domain.report import Decision
 from tao_daemon.domain.round import Phase
 from tao_daemon.registry.journal import Journal
-from tests.machine_plays import AUTO, pairs, traffic
+from tests.machine_plays import AUTO, a_round, pairs, traffic
 
 POLICY = AUTO
 HISTORY: list[Event] = [
@@ -110,3 +111,19 @@ async def test_nothing_acts_when_the_journal_cannot_be_written(tmp_path: Path) -
     with pytest.raises(JournalError, match="cannot write"):
         await asyncio.wait_for(supervisor.run(), 5)
     assert done == []
+
+
+async def test_an_event_for_other_routes_than_the_sender_saw_is_refused(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "control.db")
+    supervisor = Supervisor(journal, POLICY, execute=lambda command: None, clock=lambda: 1.0)
+    running = asyncio.create_task(supervisor.run())
+    for event in [*a_round(1, "a"), AdapterVerified("a", 1)]:
+        await supervisor.submit(event)
+    seen = supervisor.state.routes.generation
+    twice = [supervisor.submit(RolloutPromoted(name, "x"), seen) for name in ("ann", "bob")]
+    first, second = await asyncio.wait_for(asyncio.gather(*twice), 5)
+    running.cancel()
+    assert (first.refused, second.refused) == (False, True)
+    assert "look again" in second.note
+    assert supervisor.state.rollout is not None
+    assert supervisor.state.rollout.step == 0, "one step and not two"
