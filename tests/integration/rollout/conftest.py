@@ -2,49 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tao_daemon.domain.adapter import AdapterRecord, Fingerprint, FingerprintProbe, Lineage
+from bench.random_adapter import publish_random_adapters
+from tao_daemon.domain.adapter import AdapterRecord
 from tao_daemon.registry.adapter_store import DirectoryAdapterStore
-
-PROBES, PROMPT, COMPLETION = 4, 6, 24
-
-
-def train(model_dir: Path, directory: Path, *, seed: int) -> Path:
-    """A LoRA with random weights, and what transformers computes for it: an artefact as the trainer leaves it."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
-    names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    adapted: Any = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules=names)).eval()
-    for name, weight in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.3)
-    ids = torch.randint(3, model.config.vocab_size, (PROBES, PROMPT + COMPLETION))
-
-    def logprobs() -> list[tuple[float, ...]]:
-        with torch.no_grad():
-            rows = torch.log_softmax(adapted(ids).logits[:, :-1].float(), -1)
-        found = rows.gather(-1, ids[:, 1:, None])[..., 0][:, PROMPT - 1 :]
-        return [tuple(row.tolist()) for row in found]
-
-    with_adapter = logprobs()
-    with adapted.disable_adapter():
-        with_base = logprobs()
-    adapted.save_pretrained(directory)
-    probes = [
-        FingerprintProbe(tuple(row), PROMPT, a, b)
-        for row, a, b in zip(ids.tolist(), with_adapter, with_base, strict=True)
-    ]
-    (directory / "fingerprint.json").write_text(Fingerprint(tuple(probes)).to_json())
-    return directory
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +16,7 @@ def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Dire
     """A store with two adapters of the tiny model."""
     root = tmp_path_factory.mktemp("adapters")
     store = DirectoryAdapterStore(root / "store", max_rank=16)
-    for number in (1, 2):
-        artefact = train(tiny_model, root / f"artefact-{number}", seed=number)
-        lineage = Lineage(number, None, "base", "0" * 64, (), (), os.urandom(8).hex())
-        store.publish(str(artefact), lineage, 0.0)
+    publish_random_adapters(tiny_model, root, store, 2)
     return store
 
 

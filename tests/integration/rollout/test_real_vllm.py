@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from bench.random_adapter import publish_random_adapters
 from tao_daemon.clients.vllm import VllmClient
 from tao_daemon.config import parse_config
 from tao_daemon.domain.adapter import AdapterRecord
@@ -79,6 +80,19 @@ async def test_another_adapters_fingerprint_is_refused(
     with pytest.raises(AdapterError, match="does not serve"):
         await fleet.serve(replace(records[0], fingerprint=records[1].fingerprint))
     assert records[0].name not in await names(client)
+
+
+async def test_an_adapter_of_another_base_model_is_refused(
+    fleet: VllmFleet, client: VllmClient, records: list[AdapterRecord], tmp_path: Path
+) -> None:
+    from tao_daemon.embedded.model import tiny_random_model
+
+    other = await asyncio.to_thread(tiny_random_model, tmp_path / "other", seed=1)
+    store = DirectoryAdapterStore(tmp_path / "store", max_rank=16)
+    (name,) = await asyncio.to_thread(publish_random_adapters, other, tmp_path, store, 1)
+    with pytest.raises(AdapterError, match="the base weights differ"):
+        await fleet.serve(store.get(name))
+    assert name not in await names(client)
 
 
 async def test_what_the_server_cannot_find_fails_with_its_own_words(
