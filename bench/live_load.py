@@ -89,7 +89,7 @@ class LiveLoad:
         if len(named) != 1:
             raise ValueError(f"{len(named)} versions named")
         if stream and (not said.rstrip().endswith("data: [DONE]") or '"error"' in said):
-            raise ValueError("the stream was cut")
+            raise ValueError(f"the stream was cut; it ends with {said[-200:]!r}")
         if not stream:
             json.loads(said)["choices"][0]
         return str(named[0])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import shutil
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -134,8 +135,12 @@ def _quantiles(values: list[float]) -> dict[str, float]:
 
 def run(swaps: int = SWAPS) -> dict[str, Any]:
     """Measure and publish."""
-    with tempfile.TemporaryDirectory(prefix="tao-swap-") as directory:
-        summary = asyncio.run(measure(Path(directory), swaps))
+    directory = Path(tempfile.mkdtemp(prefix="tao-swap-"))
+    summary = asyncio.run(measure(directory, swaps))
+    if summary["failed_requests"]:
+        print(f"logs of the servers: {directory}")
+    else:
+        shutil.rmtree(directory)
     rows = [{"what": name, **summary[name]} for name in ("swap_seconds", "undo_seconds")]
     publish("swap", rows, summary)
     return summary

@@ -16,7 +16,6 @@ from typing import Any
 PROMPT_CHARACTERS = 2048
 """How much of a completions prompt identifies a conversation: later turns append to it."""
 _WHOLE = 2.0**64
-_encode = json.JSONEncoder(sort_keys=True).encode
 _canonical = json.JSONEncoder(sort_keys=True).encode
 
 

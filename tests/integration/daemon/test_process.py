@@ -16,7 +16,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 NEEDLE = "needle-7f3a1c-secret-prompt"
-CHANGES = ("/v1/rounds", "/v1/rounds/cancel", "/v1/rollout/approve", "/v1/rollout/abort", "/v1/rollout/undo")
+VERBS = ("approve", "promote", "abort", "pause", "resume", "undo")
+CHANGES = ("/v1/rounds", "/v1/rounds/cancel", *(f"/v1/rollout/{verb}" for verb in VERBS))
 
 
 def prompts(count: int, start: int = 0) -> list[dict[str, Any]]:
@@ -34,9 +35,9 @@ def total(status: dict[str, Any]) -> int:
     return int(buffer["train"] + buffer["held_out"] + buffer["excluded"])
 
 
-def post(url: str, token: str | None = None, body: bytes = b"{}") -> int:
+def post(url: str, token: str | None = None, body: bytes = b"{}", method: str = "POST") -> int:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    request = urllib.request.Request(url, body, headers, method="POST")
+    request = urllib.request.Request(url, body, headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=10) as response:
             return int(response.status)
@@ -102,9 +103,24 @@ def test_no_token_no_change(make_site: Callable[..., Any]) -> None:
         assert post(site.control_url + path, "wrong") == 401
     token = Path(site.config["daemon"]["data_dir"], "control.token")
     assert token.stat().st_mode & 0o077 == 0
-    assert post(site.control_url + "/v1/rollout/undo", token.read_text()) == 200
+    for verb in VERBS:
+        assert post(site.control_url + f"/v1/rollout/{verb}", token.read_text()) == 409, "nothing to act on"
     assert post(site.control_url + "/v1/rounds", token.read_text(), b"{not json") == 400
     assert post(site.control_url + "/v1/rounds", token.read_text(), b"[]") == 400
+
+
+def test_only_who_has_the_token_reports_as_a_gateway(make_site: Callable[..., Any]) -> None:
+    site = make_site(kafka={"enabled": False})
+    site.start()
+    url, report = f"{site.control_url}/v1/gateways/g1", json.dumps({"generation": 0}).encode()
+    token = Path(site.config["daemon"]["data_dir"], "control.token").read_text()
+    assert post(url, None, report, "PUT") == post(url, "wrong", b"", "DELETE") == 401
+    assert post(url, token, b"{}", "PUT") == post(url, token, b"nonsense", "PUT") == 400
+    assert site.status()["fleet"]["gateways"] == 0
+    assert post(url, token, report, "PUT") == 204
+    assert site.status()["fleet"]["gateways"] == 1
+    assert post(url, token, b"", "DELETE") == 204
+    assert site.status()["fleet"]["gateways"] == 0
 
 
 def test_the_command_line_says_what_it_cannot_do(make_site: Callable[..., Any]) -> None:
@@ -119,6 +135,12 @@ def test_the_command_line_says_what_it_cannot_do(make_site: Callable[..., Any]) 
     nothing = site.run("rollout", "undo", "--reason", "test")
     assert nothing.returncode == 4
     assert "nothing to undo" in nothing.stdout
+    for verb in ("approve", "promote", "abort", "pause", "resume"):
+        refused = site.run("rollout", verb, "--reason", "test")
+        assert refused.returncode == 4, refused.stderr
+        assert "nothing to" in refused.stdout
+    assert "none yet" in site.run("rollout", "status").stdout
+    assert json.loads(site.run("rollout", "history", "--json").stdout) == []
     assert site.run("check-config", "nowhere.toml").returncode == 2
 
 
