@@ -96,9 +96,14 @@ class TrafficBoard:
 
     def drained(self, adapter: str, routes: Routes) -> bool:
         """Whether no request can be on the adapter any more, nor get there, under these routes."""
-        if adapter in routes.named or not self.acknowledged(routes.generation):
+        if adapter in routes.named:
             return False
-        return all(each.report is not None and not each.report.in_flight.get(adapter) for each in self._living())
+        # A poll acknowledges too, but only a report from after the adoption says what is left in flight.
+        reports = [each.report for each in self._living()]
+        return all(
+            report is not None and report.generation >= routes.generation and not report.in_flight.get(adapter)
+            for report in reports
+        )
 
     def counts(self, steps: Sequence[StepCounts]) -> tuple[SplitCounts, ...] | None:
         """What all gateways counted per step; None when no live one reports.

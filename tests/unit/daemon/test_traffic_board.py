@@ -75,6 +75,16 @@ def test_an_adapter_is_drained_when_nobody_has_it_in_flight_or_may_still_get_the
     assert not board.drained("b", left), "the routes name it"
 
 
+def test_a_poll_acknowledges_but_does_not_say_what_is_left_in_flight(board: TrafficBoard) -> None:
+    left = Routes(5, "b")
+    board.hear(GatewayReport("g1", 4, {}))
+    board.hear_poll("g1", 5, 30.0)
+    assert board.acknowledged(5)
+    assert not board.drained("a", left), "requests may have begun after the report, and before the poll"
+    board.hear(GatewayReport("g1", 5, {}))
+    assert board.drained("a", left)
+
+
 def test_a_gateway_without_a_token_is_seen_and_never_drained(board: TrafficBoard) -> None:
     board.hear_poll("g1", 5, 30.0)
     assert board.live == {"g1": None}
