@@ -22,8 +22,9 @@ from kafka import KafkaProducer
 
 from bench.faulty_front import Faults
 from bench.live_load import LiveLoad
+from bench.past import a_round, settling
 from bench.publishing import publish
-from bench.stack import Stack, accepted, settled, stack
+from bench.stack import Stack, stack
 
 PLANTED: dict[str, dict[str, float]] = {
     "as good as the incumbent": {},
@@ -64,7 +65,7 @@ async def measure() -> list[dict[str, Any]]:
 async def _roll_out(running: Stack, faults: Faults) -> dict[str, Any]:
     old, new = running.adapters
     faults.model = new
-    running.remember([*settled(1, old), *accepted(2, new)])
+    running.remember([*settling(1, old), *a_round(2, new)])
     await asyncio.to_thread(_fill, running)
     # Live traffic comes first: what is slow is told by the minutes before.
     await running.start("daemon")

@@ -15,14 +15,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.publishing import publish
-from tao_daemon.config import Rollout
+from tao_daemon.app.settings import policy_of
+from tao_daemon.config import Config, Rollout
 from tao_daemon.daemon.machine import advance
 from tao_daemon.daemon.state import Policy, State
 from tao_daemon.domain.events import Event, ShadowScored, TrafficMeasured
 from tao_daemon.domain.rollout import RolloutMode, RolloutPhase, RolloutState, ShadowPair
 from tao_daemon.domain.traffic import ArmCounts, SplitCounts
-from tao_daemon.rollout.assessment import Limits
-from tao_daemon.rollout.plan import Plan
 
 CONFIG = Rollout(mode=RolloutMode.AUTO)
 CONVERSATIONS_PER_SECOND = 2.0
@@ -71,20 +70,7 @@ class Ending:
 
 
 def policy() -> Policy:
-    limits = Limits(
-        CONFIG.alpha, CONFIG.margin, CONFIG.relative_risk, CONFIG.max_error_fraction, min_pairs=CONFIG.shadow_pairs
-    )
-    plan = Plan(
-        mode=CONFIG.mode,
-        newer_candidate=CONFIG.newer_candidate,
-        fractions=CONFIG.canary_fractions,
-        step_seconds=CONFIG.step_seconds,
-        step_conversations=CONFIG.step_conversations,
-        bake_seconds=CONFIG.bake_seconds,
-        bake_conversations=CONFIG.bake_conversations,
-        limits=limits,
-    )
-    return Policy(plan, max_attempts=1)
+    return policy_of(Config(rollout=CONFIG))
 
 
 class World:

@@ -25,17 +25,7 @@ from tao_daemon.app.settings import policy_of
 from tao_daemon.config import Config, load_config
 from tao_daemon.daemon.state import State
 from tao_daemon.daemon.supervisor import apply_event
-from tao_daemon.domain.events import (
-    AdapterVerified,
-    CandidateJudged,
-    Event,
-    PhaseCompleted,
-    RolloutPromoted,
-    RoundClosed,
-    RoundRequested,
-)
-from tao_daemon.domain.report import Decision
-from tao_daemon.domain.round import Phase
+from tao_daemon.domain.events import Event
 from tao_daemon.embedded.broker import EmbeddedBroker
 from tao_daemon.embedded.model import tiny_random_model
 from tao_daemon.embedded.processes import Command, ManagedProcess, free_port
@@ -45,20 +35,6 @@ from tao_daemon.registry.journal import Journal
 
 _READY_SECONDS = 60.0
 _HTTP = aiohttp.ClientTimeout(total=15.0)
-
-
-def accepted(number: int, adapter: str) -> list[Event]:
-    """A round whose candidate passed the gate: its rollout is staged."""
-    work: list[Event] = [RoundRequested("a past")]
-    for phase in list(Phase)[:4]:
-        work.append(PhaseCompleted(number, 1, phase, adapter if phase is Phase.TRAINING else None))
-    return [*work, CandidateJudged(number, 1, Decision.PASS, "a past"), RoundClosed(number)]
-
-
-def settled(number: int, adapter: str) -> list[Event]:
-    """A round whose adapter went all the way."""
-    promoted = RolloutPromoted("bench", "a past", full=True)
-    return [*accepted(number, adapter), AdapterVerified(adapter, 1, "a past"), promoted]
 
 
 @dataclass

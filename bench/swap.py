@@ -22,8 +22,9 @@ import numpy as np
 from kafka import KafkaProducer
 
 from bench.live_load import LiveLoad
+from bench.past import settling
 from bench.publishing import publish
-from bench.stack import Stack, settled, stack
+from bench.stack import Stack, stack
 
 SWAPS = 100
 CLIENTS = 6
@@ -48,7 +49,7 @@ async def measure(root: Path, swaps: int) -> dict[str, Any]:
     """The summary of swap.json; half of the swaps in quiet, half beside a backlog and a round."""
     sections = {name: lines for name, lines in _SECTIONS.items() if lines}
     async with stack(root, replicas=2, adapters=2, sections=sections) as running:
-        running.remember([*settled(1, running.adapters[0]), *settled(2, running.adapters[1])])
+        running.remember([*settling(1, running.adapters[0]), *settling(2, running.adapters[1])])
         await running.start("daemon")
         await running.start("gateway")
         await running.until(lambda s: s["fleet"] == {"gateways": 2, "unready": []}, 60, "both gateways")

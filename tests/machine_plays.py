@@ -5,26 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from bench.past import a_round, settling
 from tao_daemon.daemon.machine import advance
 from tao_daemon.daemon.state import Policy, State
 from tao_daemon.domain.commands import Command
-from tao_daemon.domain.events import (
-    AdapterVerified,
-    CandidateJudged,
-    Event,
-    PhaseCompleted,
-    RolloutPromoted,
-    RoundClosed,
-    RoundRequested,
-    ShadowScored,
-    TrafficMeasured,
-)
-from tao_daemon.domain.report import Decision
+from tao_daemon.domain.events import Event, ShadowScored, TrafficMeasured
 from tao_daemon.domain.rollout import NewerCandidate, RolloutMode, RolloutPhase, ShadowPair
-from tao_daemon.domain.round import Phase
 from tao_daemon.domain.traffic import ArmCounts, SplitCounts
 from tao_daemon.rollout.assessment import Limits
 from tao_daemon.rollout.plan import Plan
+
+__all__ = ["AUTO", "a_round", "arm", "pairs", "play", "policy", "settling", "traffic"]
 
 LIMITS = Limits(alpha=0.05, margin=0.1, relative_risk=1.25, max_error_fraction=0.05, min_pairs=8)
 PLAN = Plan(
@@ -53,20 +44,6 @@ def play(policy: Policy, *events: Event, state: State | None = None, now: float 
         state = transition.state
         commands += transition.commands
     return state, commands
-
-
-def a_round(number: int, adapter: str, decision: Decision = Decision.PASS) -> list[Event]:
-    """Every event of an undisturbed round up to its verdict."""
-    work: list[Event] = [RoundRequested("test")]
-    for phase in list(Phase)[:4]:
-        candidate = adapter if phase is Phase.TRAINING else None
-        work.append(PhaseCompleted(number, 1, phase, candidate))
-    return [*work, CandidateJudged(number, 1, decision, "judged"), RoundClosed(number)]
-
-
-def settling(number: int, adapter: str) -> list[Event]:
-    """A round whose candidate is verified and promoted in full."""
-    return [*a_round(number, adapter), AdapterVerified(adapter, 1), RolloutPromoted("ann", "sure", full=True)]
 
 
 def pairs(adapter: str, count: int, difference: float, phase: RolloutPhase = RolloutPhase.SHADOW) -> ShadowScored:

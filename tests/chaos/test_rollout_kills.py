@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from bench.live_load import LiveLoad
-from bench.stack import Stack, accepted, settled, stack
+from bench.past import a_round, settling
+from bench.stack import Stack, stack
 
 pytestmark = [pytest.mark.vllm, pytest.mark.chaos, pytest.mark.timeout(2400)]
 
@@ -102,7 +103,7 @@ def check_versions(load: LiveLoad, allowed: set[str]) -> None:
 async def test_killed_in_every_phase(tmp_path: Path) -> None:
     async with stack(tmp_path, replicas=2, adapters=2, sections=SECTIONS) as running:
         old, new = running.adapters
-        running.remember([*settled(1, old), *accepted(2, new)])
+        running.remember([*settling(1, old), *a_round(2, new)])
         await running.start("daemon")
         await running.start("gateway")
         report = []

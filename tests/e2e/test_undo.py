@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from bench.past import settling
 from bench.random_adapter import publish_random_adapters
-from bench.stack import settled
 from tao_daemon.app.paths import journal_path
 from tao_daemon.app.settings import policy_of
 from tao_daemon.config import load_config
@@ -38,7 +38,7 @@ def site(make_tiny_site: Callable[..., Any], tiny_vllm: Any, tmp_path: Path) -> 
     made.adapters = publish_random_adapters(tiny_vllm.model, tmp_path, store, 2)
     config = load_config(made.write_config())
     journal, state = Journal(journal_path(config)), State()
-    for event in [*settled(1, made.adapters[0]), *settled(2, made.adapters[1])]:
+    for event in [*settling(1, made.adapters[0]), *settling(2, made.adapters[1])]:
         state = apply_event(journal, state, event, policy_of(config), 1.0).state
     journal.close()
     return made
