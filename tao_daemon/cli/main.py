@@ -22,7 +22,7 @@ _FAMILIES = {
     "check-config": ("tao_daemon.cli.check_config", "Check a config file and show its effective values."),
     "status": ("tao_daemon.cli.status", "What serves, what runs, what waits."),
     "round": ("tao_daemon.cli.rounds", "List, show, start and cancel rounds."),
-    "rollout": ("tao_daemon.cli.rollout", "Approve, abort and undo rollouts."),
+    "rollout": ("tao_daemon.cli.rollout", "Follow, approve, promote, pause, abort and undo rollouts."),
     "buffer": ("tao_daemon.cli.buffer", "Import prompts; what the buffer holds."),
     "adapters": ("tao_daemon.cli.adapters", "List adapters with their lineage."),
     "audit": ("tao_daemon.cli.audit", "Show and verify the audit log."),
