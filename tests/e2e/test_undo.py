@@ -58,20 +58,30 @@ def ask(site: Any) -> str:
         return str(response.headers["x-tao-version"])
 
 
+def generations(site: Any) -> list[int]:
+    """Of the routes that each gateway uses."""
+    with urllib.request.urlopen(f"{site.control_url}/v1/gateways", timeout=5) as response:
+        return [each["generation"] for each in json.load(response)["gateways"]]
+
+
 def undo(site: Any) -> float:
-    """Seconds from asking until a client is answered by the version before."""
+    """Seconds from asking until the gateway uses the version before; how long an answer then takes is the server's."""
     token = Path(site.config["daemon"]["data_dir"], "control.token").read_text()
     request = urllib.request.Request(
         f"{site.control_url}/v1/rollout/undo",
         json.dumps({"actor": "test", "reason": "test"}).encode(),
         {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
     )
+    before = site.status()["incumbent"]["generation"]
     began = time.monotonic()
     with urllib.request.urlopen(request, timeout=10) as response:
         assert response.status == 200
-    while ask(site) != site.adapters[0]:
-        assert time.monotonic() - began < 20, "the version before never came back"
-    return time.monotonic() - began
+    while min(generations(site)) <= before:
+        assert time.monotonic() - began < 20, "the gateway never adopted the undo"
+        time.sleep(0.005)
+    seconds = time.monotonic() - began
+    assert ask(site) == site.adapters[0]
+    return seconds
 
 
 def start(site: Any) -> None:
