@@ -8,3 +8,8 @@ from typing import Any
 
 def says_nothing(request: Mapping[str, Any], answer: str) -> float:
     return float(not answer)
+
+
+def says_anything(request: Mapping[str, Any], answer: str) -> float:
+    """Every answer is as good as every other."""
+    return 1.0

@@ -15,6 +15,16 @@ from typing import Any
 
 import pytest
 
+from bench.past import a_round
+from bench.random_adapter import publish_random_adapters
+from tao_daemon.app.paths import journal_path
+from tao_daemon.app.settings import policy_of
+from tao_daemon.config import load_config
+from tao_daemon.daemon.state import State
+from tao_daemon.daemon.supervisor import apply_event
+from tao_daemon.registry.adapter_store import DirectoryAdapterStore
+from tao_daemon.registry.journal import Journal
+
 pytestmark = [pytest.mark.vllm, pytest.mark.chaos, pytest.mark.timeout(600)]
 
 PROMPTS = 160
@@ -22,6 +32,8 @@ PHASES = ("claiming", "sampling", "scoring", "training", "evaluating")
 PLACES = [
     *(f"{phase}.{edge}" for phase in PHASES for edge in ("begin", "end")),
     "journaled.CandidateJudged",
+]
+DELIVERY = [
     "verifying.begin",
     "verifying.end",
     "journaled.AdapterVerified",
@@ -82,6 +94,41 @@ def site(make_tiny_site: Callable[..., Any], produce: Any, random_prompts: Any) 
     produce(made.config["kafka"]["topic"], random_prompts(PROMPTS, seed=3))
     made.write_config()
     return made
+
+
+@pytest.fixture
+def staged(
+    make_tiny_site: Callable[..., Any], produce: Any, random_prompts: Any, tiny_vllm: Any, tmp_path: Path
+) -> Any:
+    """The journal says that round 1 was accepted: its rollout begins when the daemon starts."""
+    made = make_tiny_site(
+        round={"min_new_prompts": 0},
+        # No gateway here: shadow, then a short baking. Every answer is as good as every other.
+        rollout={"canary_fractions": [], "bake_conversations": 0, "margin": 0.5},
+        scorers=[{"name": "anything", "type": "python", "callable": "tiny_scorers:says_anything"}],
+    )
+    produce(made.config["kafka"]["topic"], random_prompts(PROMPTS, seed=3))
+    data = Path(made.config["daemon"]["data_dir"])
+    data.mkdir(parents=True)
+    store = DirectoryAdapterStore(data / "adapters", max_rank=16)
+    (adapter,) = publish_random_adapters(tiny_vllm.model, tmp_path, store, 1)
+    config = load_config(made.write_config())
+    journal, state = Journal(journal_path(config)), State()
+    for event in a_round(1, adapter):
+        state = apply_event(journal, state, event, policy_of(config), 1.0).state
+    journal.close()
+    return made
+
+
+@pytest.mark.parametrize("place", DELIVERY)
+def test_killed_in_the_delivery(staged: Any, place: str) -> None:
+    staged.daemon.environment["TAO_KILL_AT"] = place
+    staged.daemon.start()
+    assert staged.daemon.popen.wait(120) == 128 + signal.SIGKILL, staged.daemon.tail()
+    del staged.daemon.environment["TAO_KILL_AT"]
+    staged.daemon.start()
+    check_after_restart(staged)
+    assert staged.status()["incumbent"]["adapter"], "the rollout went on to the end"
 
 
 @pytest.mark.parametrize("place", PLACES)
