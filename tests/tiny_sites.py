@@ -43,8 +43,10 @@ def make_tiny_site(make_site: Callable[..., Any], tiny_vllm: Any) -> Callable[..
             "serving": {"replicas": [tiny_vllm.url], "base_model": "base", "drain_seconds": 1.0},
             "rollout": {
                 "mode": "auto",
+                # Scores are 0 or 1 here, so one pair is noisy: room enough for the shadow to become sure.
                 "shadow_pairs": 8,
-                "shadow_pairs_max": 16,
+                "shadow_pairs_max": 200,
+                "margin": 0.5,
                 "canary_fractions": [0.5],
                 "step_seconds": 1.0,
                 "step_conversations": 2,
