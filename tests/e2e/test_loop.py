@@ -89,7 +89,7 @@ def test_a_round_makes_the_served_model_better_and_undo_takes_it_back(
         client.stop()
     assert client.errors == [], "no client saw an error through swap and undo"
     assert set(client.versions) >= {"base", adapter}
-    (rollout,) = json.loads(site.run("rollout", "history", "--json").stdout)
+    rollout = json.loads(site.run("rollout", "history", "--json").stdout)[0]
     assert [step["phase"] for step in rollout["steps"]] == [
         "staged",
         "shadow",
@@ -101,7 +101,8 @@ def test_a_round_makes_the_served_model_better_and_undo_takes_it_back(
     assert undone.returncode == 0, undone.stderr
     # The command's own start is most of it; the flip itself takes milliseconds.
     assert seconds < 10
-    report = json.loads((site.root / "data" / "rounds" / "000001" / "report.json").read_text())
+    number = f"{status['rollout']['round']:06d}"
+    report = json.loads((site.root / "data" / "rounds" / number / "report.json").read_text())
     assert report["outcome"] == "accepted"
     assert report["verdict"]["numbers"]["difference_low"] > 0
     assert site.run("audit", "verify").returncode == 0
