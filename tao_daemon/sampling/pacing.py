@@ -1,7 +1,8 @@
 """How many sampling requests may be in flight, so that live requests on the same servers hardly notice. Pure.
 
 The rule: of the live answers of the last seconds, at most 1 % may take longer than `slowdown` times the 99th percentile
-of the time before sampling began. Additive increase, multiplicative decrease (Chiu & Jain 1989), as TCP does it.
+of the time before sampling began. Additive increase, multiplicative decrease (Chiu & Jain 1989), as TCP does it. It
+begins with a single request; where even that is too much, it holds, each time twice as long as before.
 
 quiet (learns what is usual) → sampling (holds to it) → quiet again after `QUIET_SECONDS` without a request
 """
@@ -24,6 +25,7 @@ LEARNED_SECONDS = 600.0
 _MIN_USUAL = 50
 """Live answers below which nothing is known about what is usual."""
 _QUANTILE = 0.99
+_FIRST_HOLD_SECONDS, _LONGEST_HOLD_SECONDS = 10.0, 600.0
 _EDGES = (*DURATION_EDGES, float("inf"))
 
 Histogram = tuple[int, ...]
@@ -47,6 +49,8 @@ class Pacer:
         self._looks: deque[Look] = deque()
         self._threshold: float | None = None
         self._last_busy = -QUIET_SECONDS
+        self._hold_seconds = 0.0
+        self._hold_until = 0.0
         self.limit = most
 
     @property
@@ -64,16 +68,23 @@ class Pacer:
                 self._begin()
             self._last_busy = look.at
         elif look.at - self._last_busy >= QUIET_SECONDS:
-            self._threshold, self.limit = None, self._most
+            self._threshold, self._hold_seconds = None, 0.0
+            # Ready to begin: what is in flight before the first look cannot be taken back.
+            self.limit = 1 if self._is_known() else self._most
         if self._threshold is not None and busy:
             self._adjust(look)
 
     def _begin(self) -> None:
         """What was usual until now is the measure for as long as sampling goes on."""
-        usual = _between(self._looks[0].answers, self._looks[-1].answers)
-        if sum(usual) >= _MIN_USUAL:
-            self._threshold = self._slowdown * _quantile(usual)
+        if self._is_known():
+            self._threshold = self._slowdown * _quantile(self._usual())
             self.limit = 1
+
+    def _usual(self) -> list[int]:
+        return _between(self._looks[0].answers, self._looks[-1].answers)
+
+    def _is_known(self) -> bool:
+        return sum(self._usual()) >= _MIN_USUAL
 
     def _adjust(self, look: Look) -> None:
         assert self._threshold is not None
@@ -81,11 +92,16 @@ class Pacer:
         recent = _between(before.answers, look.answers)
         slow = sum(count for count, edge in zip(recent, _EDGES, strict=False) if edge > self._threshold)
         if slow > (1.0 - _QUANTILE) * sum(recent):
-            self.limit //= 2
+            was, self.limit = self.limit, self.limit // 2
+            if was and not self.limit:
+                self._hold_seconds = min(max(2 * self._hold_seconds, _FIRST_HOLD_SECONDS), _LONGEST_HOLD_SECONDS)
+                self._hold_until = look.at + self._hold_seconds
             # What was slow is dealt with: it does not count at the next look again.
             self._looks = deque([look])
-        else:
+        elif self.limit or look.at >= self._hold_until:
             self.limit = min(self._most, self.limit + 1)
+            if self.limit > 1:
+                self._hold_seconds = 0.0
 
 
 def _between(before: Histogram, after: Histogram) -> list[int]:

@@ -42,6 +42,7 @@ def test_without_live_traffic_nothing_is_held_back(live: Live) -> None:
 
 def test_it_begins_with_one_and_grows_while_live_answers_stay_usual(live: Live) -> None:
     live.go_on(20, busy=False)
+    assert live.pacer.limit == 1, "what is in flight before the first look cannot be taken back"
     live.go_on(1, busy=True)
     assert live.pacer.limit <= 2
     live.go_on(20, FINE, busy=True)
@@ -53,12 +54,17 @@ def test_slow_live_answers_halve_it_down_to_nothing(live: Live) -> None:
     live.go_on(20, busy=False)
     live.go_on(20, busy=True)
     limits = []
-    for _ in range(5):
+    for _ in range(4):
         live.go_on(1, SLOW, busy=True)
         limits.append(live.pacer.limit)
-    assert limits == [4, 2, 1, 0, 0]
-    live.go_on(1, USUAL, busy=True)
-    assert live.pacer.limit == 1, "it tries again as soon as live answers are usual again"
+    assert limits == [4, 2, 1, 0]
+    for hold in (2, 4, 8):
+        live.go_on(hold - 1, USUAL, busy=True)
+        assert live.pacer.limit == 0
+        live.go_on(1, USUAL, busy=True)
+        assert live.pacer.limit == 1, "it tries again, each time after twice as long"
+        live.go_on(1, SLOW, busy=True)
+        assert live.pacer.limit == 0
 
 
 def test_one_slow_answer_in_a_hundred_is_what_a_99th_percentile_allows(live: Live) -> None:
@@ -75,7 +81,7 @@ def test_what_is_slow_while_it_samples_never_becomes_usual(live: Live) -> None:
     live.go_on(50, SLOW, busy=True)
     assert live.pacer.threshold == threshold
     live.go_on(int(QUIET_SECONDS / INTERVAL_SECONDS) + 1, busy=False)
-    assert live.pacer.limit == 8
+    assert live.pacer.threshold is None
 
 
 async def test_turns_come_in_order_and_no_more_than_allowed() -> None:
