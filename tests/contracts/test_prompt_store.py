@@ -244,8 +244,7 @@ async def test_a_cluster_with_a_trained_member_is_not_shadowed(make: Make) -> No
     store = make(held_out_fraction=0.01)
     text = "the very same words in one long sentence about a printer that does not print"
     await asyncio.wrap_future(store.submit(Ingest((prompt(1, text),), {})))
-    if not await store.claim_training(wanted(limit=1)):
-        pytest.skip("the cluster fell to the other split")
+    assert len(await store.claim_training(wanted(limit=1))) == 1, "the salt puts this cluster into training"
     await asyncio.wrap_future(store.submit(Ingest((prompt(2, text),), {})))
     assert await store.claim_shadow(5, 1.0, lambda each: True) == []
 

