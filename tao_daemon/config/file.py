@@ -1,0 +1,108 @@
+"""The whole file, read and checked. Unknown keys are errors that name the nearest right one."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError, model_validator
+
+from tao_daemon.config.delivery import Control, Gateway, Rollout, Serving
+from tao_daemon.config.intake import Buffer, Daemon, Kafka
+from tao_daemon.config.rounds import Gate, Round, Sampling, ScorerConfig, Training
+from tao_daemon.config.values import Section
+from tao_daemon.domain.errors import ConfigError
+
+
+class Config(Section):
+    """The whole file."""
+
+    daemon: Daemon = Daemon()
+    kafka: Kafka = Kafka()
+    buffer: Buffer = Buffer()
+    round: Round = Round()
+    sampling: Sampling = Sampling()
+    scorers: tuple[ScorerConfig, ...] = ()
+    training: Training = Training()
+    gate: Gate = Gate()
+    serving: Serving = Serving()
+    rollout: Rollout = Rollout()
+    gateway: Gateway = Gateway()
+    control: Control = Control()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        names = [s.name for s in self.scorers] + [s.name for s in self.sampling.strategies]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"names of scorers and strategies must be unique; {', '.join(twice)} is used twice")
+        if self.gate.min_prompts > self.gate.prompts:
+            raise ValueError(f"gate.min_prompts ({self.gate.min_prompts}) exceeds gate.prompts ({self.gate.prompts})")
+        if self.serving.in_place_alias and (self.rollout.canary_fractions or self.rollout.bake_conversations):
+            raise ValueError(
+                "serving.in_place_alias delivers without a gateway, so nobody splits or counts traffic: set "
+                "rollout.canary_fractions = [] and rollout.bake_conversations = 0"
+            )
+        if self.serving.in_place_alias == self.serving.base_model:
+            raise ValueError("serving.in_place_alias must not be serving.base_model: vLLM refuses that name")
+        if self.training.rank > self.serving.max_rank:
+            raise ValueError(
+                f"training.rank ({self.training.rank}) exceeds serving.max_rank ({self.serving.max_rank}); "
+                "vLLM would refuse the adapter: raise --max-lora-rank and serving.max_rank, or lower the rank"
+            )
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of every effective value but secrets: which settings made an adapter."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def load_config(path: Path) -> Config:
+    """Read and check a config file. Raises ConfigError with one line per problem."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}; pass --config FILE") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    return parse_config(data, source=str(path))
+
+
+def parse_config(data: Mapping[str, Any], *, source: str = "config") -> Config:
+    """Check a parsed file. Raises ConfigError with one line per problem."""
+    try:
+        return Config.model_validate(dict(data))
+    except ValidationError as error:
+        lines = [_explain(dict(problem)) for problem in error.errors(include_url=False, include_input=False)]
+        raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location) or "(file)"
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys here: {', '.join(sorted(known))}"
+        return f"unknown key {key!r}; {hint}"
+    return f"{key}: {str(problem['msg']).removeprefix('Value error, ')}"
+
+
+def _known_keys(location: Sequence[str]) -> list[str]:
+    """Field names of the section at `location` (list indices are passed through)."""
+    model: type[BaseModel] = Config
+    for part in location:
+        if not part.isdigit():
+            model = _section_of(model.model_fields[part].annotation) or model
+    return list(model.model_fields)
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for arg in get_args(annotation) if (found := _section_of(arg))), None)

@@ -1,0 +1,39 @@
+"""What sections are made of: secrets by reference, numbers with bounds, a base that takes no unknown key."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+
+def _resolve_secret(value: Any) -> Any:
+    """`env:NAME` reads an environment variable, `file:PATH` a file; a plain value is refused."""
+    if value is None or isinstance(value, SecretStr):
+        return value
+    scheme, _, rest = str(value).partition(":")
+    if scheme == "env" and rest:
+        if rest not in os.environ:
+            raise ValueError(f"environment variable {rest} is not set; export it before the start")
+        return os.environ[rest]
+    if scheme == "file" and rest:
+        try:
+            return Path(rest).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ValueError(f"cannot read the secret file {rest}: {error.strerror}") from None
+    raise ValueError("a secret is never written into the file: use env:NAME or file:PATH")
+
+
+Secret = Annotated[SecretStr | None, BeforeValidator(_resolve_secret)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Seconds = Annotated[float, Field(gt=0.0)]
+Positive = Annotated[int, Field(ge=1)]
+ClockTime = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$")]
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, no unknown keys, descriptions from the docstring under each field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
