@@ -84,7 +84,8 @@ class Stack:
             await process.stop(20.0)
 
     async def get(self, path: str) -> Any:
-        async with self.session.get(self.control + path) as response:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        async with self.session.get(self.control + path, headers=headers) as response:
             return await response.json()
 
     async def post(self, path: str, **body: Any) -> Any:

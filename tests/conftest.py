@@ -169,8 +169,17 @@ class Site:
             self.gateway.start()
             self.wait(lambda: get_json(f"{self.gateway_url}/v1/models"), 60, "the gateway to listen")
 
+    @property
+    def token(self) -> str:
+        """The local administrator's."""
+        return Path(self.config["daemon"]["data_dir"], "control.token").read_text()
+
+    def get(self, path: str) -> Any:
+        """GET from the control API, with the local token."""
+        return get_json(self.control_url + path, token=self.token)
+
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = get_json(f"{self.control_url}/v1/status")
+        found: dict[str, Any] = self.get("/v1/status")
         return found
 
     def wait(self, condition: Callable[[], Any], seconds: float, what: str) -> Any:
@@ -258,8 +267,9 @@ def produce(bootstrap: str) -> Callable[..., list[tuple[int, int]]]:
     return send
 
 
-def get_json(url: str, timeout: float = 5.0) -> Any:
-    with urllib.request.urlopen(url, timeout=timeout) as response:
+def get_json(url: str, timeout: float = 5.0, token: str | None = None) -> Any:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout) as response:
         return json.load(response)
 
 

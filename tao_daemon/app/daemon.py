@@ -13,7 +13,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
-from aiohttp import web
 
 from tao_daemon import __version__
 from tao_daemon.app.backends import build_parts, live_pace, open_store
@@ -21,9 +20,13 @@ from tao_daemon.app.paths import journal_path, routes_path
 from tao_daemon.app.settings import keeper_settings, policy_of, round_settings, watch_settings
 from tao_daemon.app.stopping import give_up, stop_event
 from tao_daemon.config import Config
-from tao_daemon.control.auth import ensure_token
-from tao_daemon.control.http_api import build_app
+from tao_daemon.control.auth import Authenticator, ensure_token
+from tao_daemon.control.http_api import Api, build_app
+from tao_daemon.control.http_server import serving
+from tao_daemon.control.live import LiveFeed
+from tao_daemon.control.records import Records
 from tao_daemon.control.service import Service
+from tao_daemon.control.tokens import TokenFile
 from tao_daemon.daemon.executor import Executor
 from tao_daemon.daemon.fleet_keeper import FleetKeeper
 from tao_daemon.daemon.in_place import InPlaceDelivery
@@ -45,10 +48,6 @@ from tao_daemon.telemetry.logs import configure_logging
 from tao_daemon.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
-_http_log = logging.getLogger(f"{__name__}.http")
-# Below this level aiohttp quotes requests that it cannot parse.
-_http_log.setLevel(logging.INFO)
-
 _KEEP_ALIVE_SECONDS = 3.0
 
 
@@ -100,8 +99,13 @@ async def _daemon(config: Config) -> AsyncIterator[list[asyncio.Future[None]]]:
             listeners=[record_transition(metrics), lambda event, transition: nudge()],
         )
 
+        def open_journal() -> Journal:
+            """For readers in threads: a connection of their own."""
+            return Journal(journal_path(config))
+
         def nudge() -> None:
             """Whoever acts on the state looks at once."""
+            feed.nudge()
             scheduler.nudge()
             keeper.nudge()
             watch.nudge()
@@ -140,24 +144,25 @@ async def _daemon(config: Config) -> AsyncIterator[list[asyncio.Future[None]]]:
         source = KafkaSource(
             config.kafka, store, max_prompt_bytes=config.buffer.max_prompt_bytes, emit=emit, clock=time.time
         )
+        tokens = TokenFile(config.daemon.data_dir)
         service = Service(
-            supervisor,
-            board,
-            progress,
-            store,
-            parts.archive,
-            parts.adapters,
-            metrics,
-            traffic,
-            watch,
-            keeper,
-            lambda: Journal(journal_path(config)),
+            supervisor=supervisor,
+            board=board,
+            progress=progress,
+            store=store,
+            traffic=traffic,
+            watch=watch,
+            keeper=keeper,
+            tokens=tokens,
+            metrics=metrics,
             policy=policy,
             clock=time.time,
             intake_state=lambda: source.state if config.kafka.enabled else "off",
             trigger_reason=lambda: scheduler.reason,
         )
-        supervisor.post(DaemonStarted(__version__))
+        feed = LiveFeed(open_journal, service.running)
+        listeners.append(feed)
+        supervisor.post(DaemonStarted(__version__, config.digest))
         lasting = [supervisor.run(), scheduler.run(), watch.run(), keeper.run(), pace.run()]
         if alias := config.serving.in_place_alias:
             lasting.append(InPlaceDelivery(alias, board, parts.adapters, parts.fleet.flip_in_place).run())
@@ -168,7 +173,14 @@ async def _daemon(config: Config) -> AsyncIterator[list[asyncio.Future[None]]]:
             source.start()
             running.append(asyncio.wrap_future(source.finished))
             stack.push_async_callback(asyncio.to_thread, source.stop, config.daemon.shutdown_seconds / 2)
-        await stack.enter_async_context(_control_api(config, service))
+        api = Api(
+            service=service,
+            records=Records(parts.archive, parts.adapters, store, open_journal),
+            feed=feed,
+            authenticator=Authenticator(ensure_token(config.daemon.data_dir), tokens, time.time),
+            observe=lambda method, route, status, seconds: None,
+        )
+        await stack.enter_async_context(serving(build_app(api), config.control.host, config.control.port))
         yield running
 
 
@@ -188,20 +200,6 @@ def _keeper_parts(config: Config, parts: Parts, traffic: TrafficBoard, superviso
         post=supervisor.post,
         settings=keeper_settings(config),
     )
-
-
-@asynccontextmanager
-async def _control_api(config: Config, service: Service) -> AsyncIterator[None]:
-    token = ensure_token(config.daemon.data_dir)
-    runner = web.AppRunner(build_app(service, token), access_log=None, logger=_http_log, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, config.control.host, config.control.port)
-        await site.start()
-        log.info("control API listens", extra={"host": config.control.host, "port": config.control.port})
-        yield
-    finally:
-        await runner.cleanup()
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

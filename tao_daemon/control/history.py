@@ -4,37 +4,48 @@ from __future__ import annotations
 
 from typing import Any
 
-from tao_daemon.registry.journal import Journal
+from tao_daemon.registry.journal import Entry
+
+_KEPT = 1000
 
 
-def rollout_history(journal: Journal) -> list[dict[str, Any]]:
-    """Every rollout, the latest first. A phase (or canary step) is told once, when it begins."""
-    found: list[dict[str, Any]] = []
-    seen: tuple[Any, ...] = ()
-    for entry in journal.entries():
-        state = entry.state_after
-        rollout = state.get("rollout")
+class RolloutHistory:
+    """Folds journal entries, each once, into the latest rollouts. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._found: list[dict[str, Any]] = []
+        self._seen: tuple[Any, ...] = ()
+        self.seq = 0
+        """The last entry that is in it."""
+
+    def latest(self, limit: int) -> list[dict[str, Any]]:
+        """The latest first. A phase (or canary step) is told once, when it begins."""
+        return self._found[: -limit - 1 : -1]
+
+    def add(self, entry: Entry) -> None:
+        self.seq = entry.seq
+        rollout = entry.state_after.get("rollout")
         if rollout is None:
-            continue
+            return
         key = (rollout["adapter"], rollout["started_at"])
-        if not found or (found[-1]["adapter"], found[-1]["started_at"]) != key:
-            found.append(
+        place = (*key, rollout["phase"], rollout["step"])
+        if place == self._seen:
+            return
+        if self._seen[:2] != key:
+            self._found.append(
                 {"adapter": key[0], "started_at": key[1], "round": rollout["round"], "steps": [], "outcome": None}
             )
-        place = (*key, rollout["phase"], rollout["step"])
-        if place == seen:
-            continue
-        seen = place
-        found[-1]["outcome"] = rollout["phase"]
-        found[-1]["steps"].append(
+            del self._found[:-_KEPT]
+        self._seen = place
+        self._found[-1]["outcome"] = rollout["phase"]
+        self._found[-1]["steps"].append(
             {
                 "seq": entry.seq,
                 "at": entry.at,
                 "phase": rollout["phase"],
                 "step": rollout["step"],
-                "fraction": state["routes"]["fraction"],
+                "fraction": entry.state_after["routes"]["fraction"],
                 "actor": entry.actor,
                 "note": entry.note,
             }
         )
-    return found[::-1]

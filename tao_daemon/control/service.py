@@ -1,165 +1,160 @@
-"""What the control API and the console see of a running daemon. Reads state, never changes it by itself."""
+"""What the control API sees of a running daemon, and how it asks it to act. Changes nothing by itself."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tao_daemon import __version__
-from tao_daemon.control import schemas
-from tao_daemon.control.history import rollout_history
+from tao_daemon.control import models, schemas
+from tao_daemon.control.scopes import Scope
+from tao_daemon.control.tokens import TokenFile
 from tao_daemon.daemon.fleet_keeper import FleetKeeper
-from tao_daemon.daemon.progress import ProgressBoard
+from tao_daemon.daemon.progress import PhaseProgress, ProgressBoard
 from tao_daemon.daemon.rollout_watch import RolloutWatch
 from tao_daemon.daemon.routes_board import RoutesBoard
 from tao_daemon.daemon.state import Policy
 from tao_daemon.daemon.supervisor import Supervisor
 from tao_daemon.daemon.traffic_board import TrafficBoard
-from tao_daemon.domain.events import Event
-from tao_daemon.domain.ports import AdapterStore, BufferStats, Clock, PromptStore
+from tao_daemon.domain.errors import PromptStoreError
+from tao_daemon.domain.events import Event, TokenIssued, TokenRevoked
+from tao_daemon.domain.ports import BufferStats, Clock, PromptStore
 from tao_daemon.domain.rollout import Routes
 from tao_daemon.domain.traffic import GatewayReport
-from tao_daemon.registry.journal import Journal
-from tao_daemon.registry.round_archive import RoundArchive
-from tao_daemon.rollout.plan import decide
+from tao_daemon.registry.journal import RequestKey
+from tao_daemon.rollout.plan import decide, waits_for_person
 from tao_daemon.telemetry.metrics import CONTENT_TYPE, Metrics
 
 _STATS_SECONDS = 2.0
+_SUBMIT_SECONDS = 10.0
+_DAY_SECONDS = 86_400.0
 
 
+@dataclass(frozen=True, slots=True)
 class Service:
-    """The running daemon, as the control API needs it."""
+    """The running daemon."""
 
-    def __init__(
-        self,
-        supervisor: Supervisor,
-        board: RoutesBoard,
-        progress: ProgressBoard,
-        store: PromptStore,
-        archive: RoundArchive,
-        adapters: AdapterStore,
-        metrics: Metrics,
-        traffic: TrafficBoard,
-        watch: RolloutWatch,
-        keeper: FleetKeeper,
-        journal: Callable[[], Journal],
-        *,
-        policy: Policy,
-        clock: Clock,
-        intake_state: Callable[[], str],
-        trigger_reason: Callable[[], str],
-    ) -> None:
-        self._supervisor = supervisor
-        self._board = board
-        self._progress = progress
-        self._traffic = traffic
-        self._watch = watch
-        self._keeper = keeper
-        self._journal = journal
-        self._policy = policy
-        self._clock = clock
-        self._store = store
-        self._archive = archive
-        self._adapters = adapters
-        self._metrics = metrics
-        self._intake_state = intake_state
-        self._trigger_reason = trigger_reason
+    supervisor: Supervisor
+    board: RoutesBoard
+    progress: ProgressBoard
+    store: PromptStore
+    traffic: TrafficBoard
+    watch: RolloutWatch
+    keeper: FleetKeeper
+    tokens: TokenFile
+    metrics: Metrics
+    policy: Policy
+    clock: Clock
+    intake_state: Callable[[], str]
+    trigger_reason: Callable[[], str]
 
-    async def status(self) -> dict[str, Any]:
-        state = self._supervisor.state
-        running = state.round
+    async def status(self) -> models.Status:
         return schemas.status(
-            state,
+            self.supervisor.state,
             version=__version__,
-            mode=self._policy.plan.mode.value,
-            progress=self._progress.current(running.id, running.phase) if running else None,
-            buffer=await self._stats(),
-            intake=self._intake_state(),
-            trigger=self._trigger_reason(),
+            mode=self.policy.plan.mode.value,
+            progress=self.running(),
+            buffer=await self.stats(),
+            intake=self.intake_state(),
+            trigger=self.trigger_reason(),
             rollout=self.rollout(),
-            gateways=len(self._traffic.live),
+            gateways=len(self.traffic.live),
         )
 
-    def rollout(self) -> dict[str, Any] | None:
+    def running(self) -> PhaseProgress | None:
+        """How far the running phase is."""
+        running = self.supervisor.state.round
+        return self.progress.current(running.id, running.phase) if running else None
+
+    def rollout(self) -> models.Rollout | None:
         """The latest rollout with its evidence, and why it does not move."""
-        found = self._supervisor.state.rollout
+        state, plan = self.supervisor.state, self.policy.plan
+        found = state.rollout
         if found is None:
             return None
-        hold = ""
+        hold = shadowing = ""
         if found.phase.is_open:
-            sighted = any(report for report in self._traffic.live.values())
-            hold = decide(found, self._policy.plan, self._clock(), sighted=sighted).reason
-        shadowing = self._watch.shadowing if found.phase.is_open else ""
-        routes = self._supervisor.state.routes
-        return schemas.rollout(found, routes, self._policy.plan.limits, hold=hold, shadowing=shadowing)
-
-    async def rollouts(self) -> list[dict[str, Any]]:
-        """Every rollout there was, the latest first, from the journal."""
-        return await asyncio.to_thread(self._past_rollouts)
-
-    def _past_rollouts(self) -> list[dict[str, Any]]:
-        with closing(self._journal()) as journal:
-            return rollout_history(journal)
+            sighted = any(report for report in self.traffic.live.values())
+            hold = decide(found, plan, self.clock(), sighted=sighted).reason
+            shadowing = self.watch.shadowing
+        waits = found.phase.is_open and waits_for_person(found, plan)
+        return schemas.rollout(found, state.routes, plan, hold=hold, waits_for_approval=waits, shadowing=shadowing)
 
     def gateways(self) -> list[dict[str, Any]]:
-        return [schemas.gateway(name, report) for name, report in sorted(self._traffic.live.items())]
+        return [schemas.gateway(name, report) for name, report in sorted(self.traffic.live.items())]
 
     def replicas(self) -> list[dict[str, Any]]:
-        return [asdict(replica) for replica in self._keeper.report()]
+        return [asdict(replica) for replica in self.keeper.report()]
 
-    async def submit(self, event: Event, expected_generation: int | None = None) -> tuple[str, bool]:
-        """Journal and act; the note of the transition, and whether it was refused."""
-        transition = await self._supervisor.submit(event, expected_generation)
-        return transition.note, transition.refused
+    async def buffer(self) -> models.Buffer:
+        stats = await self.stats()
+        counts = models.BufferCounts(**asdict(stats)) if stats else None
+        return models.Buffer(stats=counts, intake=self.intake_state(), details=await self._details())
 
-    def polled(self, gateway: str, generation: int, wait_seconds: float) -> None:
-        self._traffic.hear_poll(gateway, generation, wait_seconds)
-
-    def reported(self, report: GatewayReport) -> None:
-        if self._traffic.hear(report):
-            self._keeper.nudge()
-
-    def left(self, gateway: str) -> None:
-        self._traffic.leave(gateway)
-
-    async def routes_newer_than(self, generation: int, wait_seconds: float) -> Routes | None:
-        return await self._board.newer_than(generation, wait_seconds)
-
-    def not_ready(self) -> str | None:
-        return None if self._board.current else "the routes are not published yet"
-
-    async def metrics(self) -> tuple[bytes, str]:
-        stats = await self._stats()
-        if stats:
-            self._metrics.buffer(stats)
-        self._metrics.gateways(len(self._traffic.live))
-        return self._metrics.exposition(), CONTENT_TYPE
-
-    async def reports(self) -> list[dict[str, Any]]:
-        return await asyncio.to_thread(self._archive.reports)
-
-    async def adapters(self) -> list[dict[str, Any]]:
-        """Every adapter of the store, oldest first, with its lineage."""
-        return await asyncio.to_thread(self._describe_adapters)
-
-    def _describe_adapters(self) -> list[dict[str, Any]]:
-        records = [self._adapters.get(name) for name in self._adapters.names()]
-        return [
-            {"name": r.name, "digest": r.digest, "rank": r.rank, "created_at": r.created_at, **_lineage(asdict(r))}
-            for r in records
-        ]
-
-    async def _stats(self) -> BufferStats | None:
+    async def stats(self) -> BufferStats | None:
+        """None when the store does not answer in time."""
         try:
             async with asyncio.timeout(_STATS_SECONDS):
-                return await self._store.stats()
-        except TimeoutError:
+                return await self.store.stats()
+        except (TimeoutError, PromptStoreError):
+            return None
+
+    async def submit(
+        self, event: Event, expected_generation: int | None = None, request: RequestKey | None = None
+    ) -> models.Done:
+        """Journal and act. Raises TimeoutError when the daemon does not take it in time."""
+        async with asyncio.timeout(_SUBMIT_SECONDS):
+            receipt = await self.supervisor.submit(event, expected_generation, request)
+        return models.Done(**asdict(receipt))
+
+    async def issue_token(self, asked: models.AskedToken, actor: str) -> models.NewToken:
+        """Journaled first. Raises TokenError."""
+        now = self.clock()
+        expires_at = now + asked.days * _DAY_SECONDS if asked.days else None
+        token, secret = self.tokens.prepare(asked.name, asked.scopes, expires_at, now)
+        scopes = tuple(scope.value for scope in token.scopes)
+        await self.submit(TokenIssued(token.id, token.name, scopes, expires_at, actor, asked.reason))
+        self.tokens.add(token)
+        return models.NewToken(id=token.id, token=secret)
+
+    async def revoke_token(self, token_id: str, actor: str, reason: str) -> models.Done:
+        """Journaled first. Raises TokenError for an id that was never issued."""
+        token = self.tokens.find(token_id)
+        done = await self.submit(TokenRevoked(token.id, token.name, actor, reason))
+        self.tokens.revoke(token_id, self.clock())
+        return done
+
+    def polled(self, gateway: str, generation: int, wait_seconds: float) -> None:
+        self.traffic.hear_poll(gateway, generation, wait_seconds)
+
+    def reported(self, report: GatewayReport) -> None:
+        if self.traffic.hear(report):
+            self.keeper.nudge()
+
+    async def routes_newer_than(self, generation: int, wait_seconds: float) -> Routes | None:
+        return await self.board.newer_than(generation, wait_seconds)
+
+    def not_ready(self) -> str | None:
+        """Why the daemon is not ready, or None."""
+        return None if self.board.current else "the routes are not published yet"
+
+    async def exposition(self) -> tuple[bytes, str]:
+        """What Prometheus scrapes, and its content type."""
+        if stats := await self.stats():
+            self.metrics.buffer(stats)
+        self.metrics.gateways(len(self.traffic.live))
+        return self.metrics.exposition(), CONTENT_TYPE
+
+    async def _details(self) -> dict[str, Any] | None:
+        try:
+            async with asyncio.timeout(_STATS_SECONDS):
+                return asdict(await self.store.details())
+        except (TimeoutError, PromptStoreError):
             return None
 
 
-def _lineage(record: dict[str, Any]) -> dict[str, Any]:
-    lineage = record["lineage"]
-    return {"lineage": {**lineage, "prompt_ids": len(lineage["prompt_ids"])}}
+def scope_names(scopes: frozenset[Scope]) -> list[Scope]:
+    """In the order of their definition."""
+    return [scope for scope in Scope if scope in scopes]

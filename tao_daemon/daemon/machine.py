@@ -32,6 +32,8 @@ from tao_daemon.domain.events import (
     RoundClosed,
     RoundRequested,
     ShadowScored,
+    TokenIssued,
+    TokenRevoked,
     TrafficMeasured,
     UndoRequested,
     VerificationFailed,
@@ -92,6 +94,10 @@ def _on(event: Event, state: State, policy: Policy, now: float) -> Transition:
             return rollouts.unservable(event, state, now)
         case AdapterDeleted():
             return Transition(state, note=f"files of {event.adapter} deleted: {event.reason}")
+        case TokenIssued():
+            return Transition(state, note=f"token {event.name} may {', '.join(event.scopes)}: {event.reason}")
+        case TokenRevoked():
+            return Transition(state, note=f"token {event.name} revoked: {event.reason}")
         case _:
             assert_never(event)
 

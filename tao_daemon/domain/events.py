@@ -21,6 +21,8 @@ class DaemonStarted:
     """The process came up; whatever was under way is unknown and starts again."""
 
     version: str
+    config_digest: str = ""
+    """Of the settings that decide from here on; "" in entries of versions that did not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,27 @@ class AdapterDeleted:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class TokenIssued:
+    """Somebody got a token for the control API. Its secret is nowhere in here."""
+
+    token: str
+    """The token's id."""
+    name: str
+    scopes: tuple[str, ...]
+    expires_at: float | None
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRevoked:
+    token: str
+    name: str
+    actor: str
+    reason: str
+
+
 Event = (
     DaemonStarted
     | RoundRequested
@@ -219,4 +242,6 @@ Event = (
     | ReplicaHealed
     | AdapterUnservable
     | AdapterDeleted
+    | TokenIssued
+    | TokenRevoked
 )

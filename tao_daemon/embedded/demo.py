@@ -153,7 +153,12 @@ class Demo:
                 tickets(seed + 1), gateway=places.gateway, clients=CLIENTS, pause_seconds=QUESTION_PAUSE_SECONDS
             )
         )
-        session = await stack.enter_async_context(aiohttp.ClientSession(places.control, timeout=_HTTP_TIMEOUT))
+        token = (places.data_dir / "control.token").read_text()
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(
+                places.control, timeout=_HTTP_TIMEOUT, headers={"Authorization": f"Bearer {token}"}
+            )
+        )
         follower = _Follower(session, producer, questions, self._see)
         works = [producer.run(), questions.run(), *(_watch(process) for process in processes)]
         works.append(self._follow(follower, places))

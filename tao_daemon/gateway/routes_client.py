@@ -17,6 +17,7 @@ import aiohttp
 
 from tao_daemon.clients.storage import atomic_write_json
 from tao_daemon.domain.rollout import Routes
+from tao_daemon.gateway.token import Token
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class RoutesClient:
         routes_file: Path,
         gateway_id: str,
         session: aiohttp.ClientSession,
+        token: Token,
         observe: Callable[[Routes, bool], None],
     ) -> None:
         """`observe(routes, connected)` is called at every change of either."""
@@ -44,6 +46,7 @@ class RoutesClient:
         self._file = routes_file
         self._id = gateway_id
         self._session = session
+        self._token = token
         self._observe = observe
         self._connected: bool | None = None
         self._file_stamp: tuple[int, int] | None = None
@@ -89,8 +92,11 @@ class RoutesClient:
         query = {"after": str(self.routes.generation), "gateway": self._id, "wait": str(wait)}
         timeout = aiohttp.ClientTimeout(total=deadline, sock_connect=_FIRST_POLL_SECONDS)
         try:
-            async with self._session.get(self._url, params=query, timeout=timeout) as response:
+            headers = self._token.headers()
+            async with self._session.get(self._url, params=query, headers=headers, timeout=timeout) as response:
                 body, status = await response.read(), response.status
+            if status == 401:
+                self._token.refused()
             if status not in (200, 204):
                 raise _Unavailable(f"{self._url} answered {status}")
             routes = Routes.from_json(json.loads(body)) if status == 200 else self.routes

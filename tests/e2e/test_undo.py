@@ -60,7 +60,10 @@ def ask(site: Any) -> str:
 
 def generations(site: Any) -> list[int]:
     """Of the routes that each gateway uses."""
-    with urllib.request.urlopen(f"{site.control_url}/v1/gateways", timeout=5) as response:
+    request = urllib.request.Request(
+        f"{site.control_url}/v1/gateways", headers={"Authorization": f"Bearer {site.token}"}
+    )
+    with urllib.request.urlopen(request, timeout=5) as response:
         return [each["generation"] for each in json.load(response)["gateways"]]
 
 

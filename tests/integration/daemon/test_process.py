@@ -36,7 +36,7 @@ def total(status: dict[str, Any]) -> int:
 
 
 def post(url: str, token: str | None = None, body: bytes = b"{}", method: str = "POST") -> int:
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     request = urllib.request.Request(url, body, headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=10) as response:
@@ -105,8 +105,8 @@ def test_no_token_no_change(make_site: Callable[..., Any]) -> None:
     assert token.stat().st_mode & 0o077 == 0
     for verb in VERBS:
         assert post(site.control_url + f"/v1/rollout/{verb}", token.read_text()) == 409, "nothing to act on"
-    assert post(site.control_url + "/v1/rounds", token.read_text(), b"{not json") == 400
-    assert post(site.control_url + "/v1/rounds", token.read_text(), b"[]") == 400
+    assert post(site.control_url + "/v1/rounds", token.read_text(), b"{not json") == 422
+    assert post(site.control_url + "/v1/rounds", token.read_text(), b"[]") == 422
 
 
 def test_only_who_has_the_token_reports_as_a_gateway(make_site: Callable[..., Any]) -> None:
@@ -115,7 +115,7 @@ def test_only_who_has_the_token_reports_as_a_gateway(make_site: Callable[..., An
     url, report = f"{site.control_url}/v1/gateways/g1", json.dumps({"generation": 0}).encode()
     token = Path(site.config["daemon"]["data_dir"], "control.token").read_text()
     assert post(url, None, report, "PUT") == post(url, "wrong", b"", "DELETE") == 401
-    assert post(url, token, b"{}", "PUT") == post(url, token, b"nonsense", "PUT") == 400
+    assert post(url, token, b"{}", "PUT") == post(url, token, b"nonsense", "PUT") == 422
     assert site.status()["fleet"]["gateways"] == 0
     assert post(url, token, report, "PUT") == 204
     assert site.status()["fleet"]["gateways"] == 1
@@ -168,7 +168,8 @@ def test_no_prompt_text_reaches_logs_metrics_or_status(make_site: Callable[..., 
     site.start()
     site.wait_status(lambda s: total(s) >= 1, 30, "a prompt")
     for path in ("/v1/status", "/metrics", "/v1/rounds", "/v1/adapters"):
-        with urllib.request.urlopen(site.control_url + path, timeout=5) as response:
+        request = urllib.request.Request(site.control_url + path, headers={"Authorization": f"Bearer {site.token}"})
+        with urllib.request.urlopen(request, timeout=5) as response:
             assert NEEDLE not in response.read().decode()
     site.daemon.stop()
     assert NEEDLE not in site.daemon.log.read_text()

@@ -1,0 +1,102 @@
+"""Progress and decisions while they happen: what GET /v1/events streams.
+
+Transitions come from the journal, so a reader that was away goes on where it stopped and misses none; progress is a
+sample, at most two a second. A slow reader holds up nobody: everyone reads at their own pace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from tao_daemon.daemon.progress import PhaseProgress
+from tao_daemon.domain.signals import PhaseProgressed, Signal
+from tao_daemon.registry.journal import Entry, Journal
+
+_PAGE = 200
+_PROGRESS_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One event of the stream; `id` is a journal entry's number, None for progress."""
+
+    kind: str
+    id: int | None
+    data: dict[str, Any]
+
+
+class LiveFeed:
+    """Wakes its readers. `nudge` belongs to the event loop's thread; signals come from any."""
+
+    def __init__(self, journal: Callable[[], Journal], progress: Callable[[], PhaseProgress | None]) -> None:
+        self._journal = journal
+        self._progress = progress
+        self._loop = asyncio.get_running_loop()
+        self._transitions = 0
+        self._tick = asyncio.Event()
+
+    def __call__(self, signal: Signal) -> None:
+        if isinstance(signal, PhaseProgressed):
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def nudge(self) -> None:
+        """A transition was journaled."""
+        self._transitions += 1
+        self._wake()
+
+    async def follow(self, after: int | None) -> AsyncIterator[Happening]:
+        """Everything after journal entry `after`, or from now on; never ends by itself."""
+        seen = -1
+        told: dict[str, Any] | None = None
+        cursor = await asyncio.to_thread(self._head) if after is None else after
+        while True:
+            tick = self._tick
+            while seen != self._transitions:
+                seen = self._transitions
+                while entries := await asyncio.to_thread(self._after, cursor):
+                    for entry in entries:
+                        yield _transition(entry)
+                    cursor = entries[-1].seq
+            if (progress := _progress(self._progress())) != told:
+                told = progress
+                if progress is not None:
+                    yield Happening("progress", None, progress)
+                    await asyncio.sleep(_PROGRESS_SECONDS)
+            await tick.wait()
+
+    def _wake(self) -> None:
+        tick, self._tick = self._tick, asyncio.Event()
+        tick.set()
+
+    def _head(self) -> int:
+        with closing(self._journal()) as journal:
+            last = journal.last()
+        return last.seq if last else 0
+
+    def _after(self, cursor: int) -> list[Entry]:
+        with closing(self._journal()) as journal:
+            return list(islice(journal.entries(cursor), _PAGE))
+
+
+def _transition(entry: Entry) -> Happening:
+    data = {"seq": entry.seq, "at": entry.at, "type": entry.event["type"], "actor": entry.actor, "note": entry.note}
+    return Happening("transition", entry.seq, data)
+
+
+def _progress(now: PhaseProgress | None) -> dict[str, Any] | None:
+    if now is None:
+        return None
+    left = round(now.seconds_left, 1) if now.seconds_left is not None else None
+    return {
+        "round": now.round,
+        "phase": now.phase.value,
+        "done": now.done,
+        "total": now.total,
+        "fraction": round(now.fraction, 4),
+        "seconds_left": left,
+    }

@@ -1,0 +1,268 @@
+"""What the control API takes and answers, as types: the source of its OpenAPI document.
+
+Times are Unix seconds, fractions lie in [0, 1]. What a round's report holds depends on how far the round came, so
+reports are plain objects; `docs/architecture.md` says what is in them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from tao_daemon.control.scopes import Scope
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Reason = Annotated[str, StringConstraints(max_length=2000)]
+Document = dict[str, Any]
+
+
+class Model(BaseModel):
+    """Base of what is answered: descriptions come from the docstring under each field."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, ser_json_inf_nan="null")
+
+
+class Asked(Model):
+    """A request that changes something."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    actor: Name | None = None
+    """Who asks, for the journal. With a named token it is written beside the token's name."""
+    reason: Reason = "no reason given"
+    """Why, for the journal."""
+
+
+class AskedMove(Asked):
+    expected_generation: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    """The generation of the routes that you saw; with another one nothing is done."""
+
+
+class AskedPromotion(AskedMove):
+    full: bool = False
+    """Skip the rest of the whole rollout, not of the present phase or step alone."""
+
+
+class AskedUndo(AskedMove):
+    to: Name | None = None
+    """An adapter that settled before, or "base"; left out: one step back."""
+
+
+class AskedToken(Asked):
+    name: Name
+    """Whose it is: the journal's actor of what is done with it."""
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=10)]
+    days: Annotated[float, Field(gt=0, le=3650)] | None = None
+    """How long it is valid; null for as long as nobody revokes it."""
+
+
+class Problem(Model):
+    code: str
+    """A short word for programs."""
+    message: str
+    remedy: str
+    """What to do about it; may be empty."""
+
+
+class Error(Model):
+    """The one shape of every error."""
+
+    error: Problem
+
+
+class Done(Model):
+    """What a request that changes something led to. Status 409 when it was refused."""
+
+    note: str
+    """What was done, or why not, as the journal has it."""
+    refused: bool
+    seq: int | None
+    """The journal's entry; null when nothing was journaled."""
+    replayed: bool
+    """The same request was answered before, with just this; nothing was done now."""
+
+
+class Live(Model):
+    live: bool
+
+
+class Ready(Model):
+    ready: bool
+    reason: str | None
+
+
+class Whoami(Model):
+    name: str
+    scopes: list[Scope]
+    """With all they include."""
+
+
+class Incumbent(Model):
+    adapter: str | None
+    """What answers under the public name; null for the base model."""
+    previous: str | None
+    """What an undo goes back to, still loaded; null for the base model."""
+    generation: int
+    """Of the routes."""
+    since: float | None
+
+
+class RunningRound(Model):
+    id: int
+    phase: str
+    attempt: int
+    reason: str
+    started_at: float
+    incumbent: str | None
+    candidate: str | None
+    progress: float
+    done: int | None
+    total: int | None
+    seconds_left: float | None
+
+
+class NextRound(Model):
+    due: str | None
+    """Why a round starts as soon as it can."""
+    trigger: str
+    """Why none has started yet."""
+
+
+class FinishedRound(Model):
+    model_config = ConfigDict(extra="allow")
+
+    id: int
+    outcome: str
+    reason: str
+
+
+class Rollout(Model):
+    phase: str
+    adapter: str
+    round: int
+    reason: str
+    since: float
+    """When the phase, or the canary step, began."""
+    started_at: float
+    step: int
+    traffic_fraction: float
+    approved_by: str | None
+    paused_by: str | None
+    hold: str
+    """Why it does not move now."""
+    waits_for_approval: bool
+    shadow: str
+    """What the shadow does now."""
+    evidence: dict[str, float]
+    steps: list[Document]
+    """What gateways counted, per canary step: fraction, generation, and counts per arm."""
+    plan: Document
+    """What lies before it: the canary's fractions, and what the shadow, each step and baking ask for."""
+
+
+class Fleet(Model):
+    gateways: int
+    unready: list[str]
+    """Replicas that get no adapter's requests."""
+
+
+class BufferCounts(Model):
+    """Counts of prompts. Available ones are fresh: in no round, below the cap on attempts, not burned."""
+
+    model_config = ConfigDict(extra="allow")
+
+    train: int
+    train_available: int
+    held_out: int
+    held_out_available: int
+    excluded: int
+    clusters: int
+
+
+class Status(Model):
+    version: str
+    mode: str
+    incumbent: Incumbent
+    round: RunningRound | None
+    next_round: NextRound
+    last_round: FinishedRound | None
+    rollout: Rollout | None
+    returning_to: str | None
+    """An adapter that an undo is loading and verifying."""
+    fleet: Fleet
+    buffer: BufferCounts | None
+    """null while the store does not answer."""
+    intake: str
+
+
+class Rounds(Model):
+    rounds: list[Document]
+    """Reports, oldest first."""
+
+
+class RoundTrend(Model):
+    trend: list[Document]
+    """One point per finished round, oldest first: outcome, held-out difference with its 95 % interval."""
+
+
+class PastRollouts(Model):
+    rollouts: list[Document]
+    """The latest first, each with its steps."""
+
+
+class Gateways(Model):
+    gateways: list[Document]
+
+
+class Replicas(Model):
+    replicas: list[Document]
+
+
+class Adapters(Model):
+    adapters: list[Document]
+    """Oldest first, with their lineage."""
+
+
+class Buffer(Model):
+    stats: BufferCounts | None
+    intake: str
+    details: Document | None
+    """Tenants with most prompts, the oldest and newest arrival, the size of the file."""
+
+
+class Head(Model):
+    seq: int
+    hash: str
+
+
+class Audit(Model):
+    entries: list[Document]
+    head: Head
+
+
+class Verification(Model):
+    entries: int
+    """Whole entries, from the first on."""
+    head: Head
+    problem: str | None
+    """The first entry that was changed or is missing, in words."""
+
+
+class Token(Model):
+    id: str
+    name: str
+    scopes: list[Scope]
+    created_at: float
+    expires_at: float | None
+    revoked_at: float | None
+
+
+class Tokens(Model):
+    tokens: list[Token]
+
+
+class NewToken(Model):
+    id: str
+    token: str
+    """The secret. It is shown this once."""
