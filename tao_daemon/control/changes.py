@@ -40,6 +40,10 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     **RESPONSES,
     409: {"model": models.Done, "description": "Refused; nothing changed"},
 }
+_TOKEN_ANSWERS: dict[int | str, dict[str, Any]] = {
+    **RESPONSES,
+    409: {"model": models.Error, "description": "The name is taken, or there is no such token"},
+}
 
 
 def change_routes(service: Service, access: Access) -> APIRouter:
@@ -92,7 +96,9 @@ def change_routes(service: Service, access: Access) -> APIRouter:
 
 def token_routes(service: Service, access: Access) -> APIRouter:
     """Named tokens with scopes."""
-    router = APIRouter(prefix="/v1/tokens", tags=["tokens"], responses=RESPONSES, dependencies=[access.to(Scope.ADMIN)])
+    router = APIRouter(
+        prefix="/v1/tokens", tags=["tokens"], responses=_TOKEN_ANSWERS, dependencies=[access.to(Scope.ADMIN)]
+    )
 
     @router.get("", summary="Every token there was, without secrets")
     async def tokens() -> models.Tokens:

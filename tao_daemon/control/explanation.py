@@ -7,6 +7,7 @@ from typing import Any
 
 from tao_daemon.control.insight import number
 from tao_daemon.domain.report import Standing
+from tao_daemon.domain.round import Outcome
 
 _PASSED = {Standing.HELD.value: True, Standing.REFUTED.value: False}
 
@@ -53,5 +54,6 @@ def explain(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     if reasons := verdict.get("reasons"):
         return [{"criterion": "gate", "passed": None, "text": str(reason), "numbers": {}} for reason in reasons]
     if reason := report.get("outcome_reason"):
-        return [{"criterion": "round", "passed": False, "text": str(reason), "numbers": {}}]
+        passed = False if report.get("outcome") == Outcome.FAILED.value else None
+        return [{"criterion": "round", "passed": passed, "text": str(reason), "numbers": {}}]
     return []

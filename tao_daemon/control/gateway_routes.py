@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
+from tao_daemon.control import models
 from tao_daemon.control.access import Access
-from tao_daemon.control.problems import RESPONSES, ApiProblem
+from tao_daemon.control.problems import RESPONSES
 from tao_daemon.control.scopes import Scope
 from tao_daemon.control.service import Service
-from tao_daemon.daemon.traffic_board import report_from_json
 
 _MAX_WAIT_SECONDS = 60.0
 
@@ -40,11 +40,8 @@ def gateway_routes(service: Service, access: Access) -> APIRouter:
         return found.to_json() if found else Response(status_code=204)
 
     @router.put("/gateways/{id}", status_code=204, dependencies=reports, summary="A gateway's cumulative counters")
-    async def report(id: GatewayName, body: Annotated[dict[str, Any], Body()]) -> None:
-        try:
-            service.reported(report_from_json(id, body))
-        except ValueError as error:
-            raise ApiProblem(422, "invalid", str(error), "daemon and gateway should be of the same version") from None
+    async def report(id: GatewayName, report: models.Report) -> None:
+        service.reported(report.of(id))
 
     @router.delete("/gateways/{id}", status_code=204, dependencies=reports, summary="A gateway ends")
     async def leave(id: GatewayName) -> None:

@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from tao_daemon.control.problems import ApiProblem
 
 MAX_BODY_BYTES = 1_048_576
 _HEADERS: Final = (
@@ -44,7 +43,7 @@ class Guard:
             message = await receive()
             got += len(message.get("body", b""))
             if got > MAX_BODY_BYTES:
-                raise ApiProblem(413, "too_large", f"the body has more than {MAX_BODY_BYTES} bytes")
+                raise HTTPException(413, f"the body has more than {MAX_BODY_BYTES} bytes")
             return message
 
         async def guarded(message: Message) -> None:

@@ -10,11 +10,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from tao_daemon.control.scopes import Scope
+from tao_daemon.control.scopes import NAME_PATTERN, Scope
+from tao_daemon.domain.traffic import DURATION_EDGES, ArmCounts, GatewayReport, SplitCounts
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Reason = Annotated[str, StringConstraints(max_length=2000)]
 Document = dict[str, Any]
+Count = Annotated[int, Field(ge=0, le=2**53, strict=True)]
 
 
 class Model(BaseModel):
@@ -35,12 +37,12 @@ class Asked(Model):
 
 
 class AskedMove(Asked):
-    expected_generation: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    expected_generation: Count | None = None
     """The generation of the routes that you saw; with another one nothing is done."""
 
 
 class AskedPromotion(AskedMove):
-    full: bool = False
+    full: Annotated[bool, Field(strict=True)] = False
     """Skip the rest of the whole rollout, not of the present phase or step alone."""
 
 
@@ -50,11 +52,57 @@ class AskedUndo(AskedMove):
 
 
 class AskedToken(Asked):
-    name: Name
+    name: Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
     """Whose it is: the journal's actor of what is done with it."""
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=10)]
-    days: Annotated[float, Field(gt=0, le=3650)] | None = None
+    days: Annotated[float, Field(gt=0, le=3650, strict=True)] | None = None
     """How long it is valid; null for as long as nobody revokes it."""
+
+
+class Arm(Model):
+    """One arm of a split, cumulative over the gateway's life."""
+
+    requests: Count = 0
+    conversations: Count = 0
+    errors: Count = 0
+    slow: Count = 0
+    truncated: Count = 0
+
+
+class Split(Model):
+    incumbent: Arm = Arm()
+    candidate: Arm = Arm()
+
+
+class Report(Model):
+    """A gateway's cumulative counters. Keys that this version does not know are ignored."""
+
+    generation: Count
+    """Of the routes that it uses for new requests."""
+    in_flight: dict[str, Count] = {}
+    splits: dict[Annotated[int, Field(ge=0, le=2**53)], Split] = {}
+    """By the generation that a request was bound under."""
+    durations: Annotated[list[Count], Field(max_length=len(DURATION_EDGES) + 1)] = []
+    captured: Count = 0
+    capture_dropped: Count = 0
+
+    def of(self, gateway: str) -> GatewayReport:
+        """As the traffic board takes it."""
+        splits = {
+            generation: SplitCounts(
+                ArmCounts(**split.incumbent.model_dump()), ArmCounts(**split.candidate.model_dump())
+            )
+            for generation, split in self.splits.items()
+        }
+        return GatewayReport(
+            gateway,
+            self.generation,
+            self.in_flight,
+            splits,
+            tuple(self.durations),
+            self.captured,
+            self.capture_dropped,
+        )
 
 
 class Problem(Model):

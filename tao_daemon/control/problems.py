@@ -9,7 +9,9 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from tao_daemon.control import models
 from tao_daemon.control.tokens import TokenError
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": models.Error, "description": text}
     for status, text in {
+        400: "The body cannot be read",
         401: "No valid token",
         403: "The token lacks the scope",
         404: "There is no such thing",
@@ -70,7 +73,17 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     remedy = "GET /openapi.json lists every route" if error.status_code in (404, 405) else ""
-    return JSONResponse(_body(code, str(error.detail), remedy), error.status_code, dict(error.headers or {}))
+    headers = {"Allow": _allowed(request)} if error.status_code == 405 else None
+    return JSONResponse(_body(code, str(error.detail), remedy), error.status_code, headers)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of every route with this path; the framework names those of the first."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route | APIRoute) and route.path_regex.match(request.url.path):
+            methods |= route.methods or set()
+    return ", ".join(sorted(methods))
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -81,7 +94,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _token(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse(_body("invalid", str(error), ""), 422)
+    return JSONResponse(_body("conflict", str(error), "GET /v1/tokens lists them"), 409)
 
 
 async def _key_reused(request: Request, error: Exception) -> JSONResponse:

@@ -20,6 +20,9 @@ class Scope(StrEnum):
     """Everything, tokens included."""
 
 
+NAME_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
+"""What may name a token."""
+
 _INCLUDES: Final = {
     Scope.READ: {Scope.READ},
     Scope.OPERATE: {Scope.OPERATE, Scope.READ},

@@ -144,7 +144,6 @@ class Service:
         """What Prometheus scrapes, and its content type."""
         if stats := await self.stats():
             self.metrics.buffer(stats)
-        self.metrics.gateways(len(self.traffic.live))
         return self.metrics.exposition(), CONTENT_TYPE
 
     async def _details(self) -> dict[str, Any] | None:

@@ -17,12 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tao_daemon.control.scopes import Scope
+from tao_daemon.control.scopes import NAME_PATTERN, Scope
 from tao_daemon.domain.errors import ConfigError, TaoError
 
 FILE_NAME = "tokens.json"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-_RESERVED = ("daemon", "local", "gateway")
+_RESERVED = ("daemon", "local")
 _VERSION = 1
 
 
@@ -87,7 +86,7 @@ class TokenFile:
         self, name: str, scopes: Iterable[Scope], expires_at: float | None, now: float
     ) -> tuple[IssuedToken, str]:
         """A new token and its secret, not stored yet. Raises TokenError."""
-        if not _NAME.fullmatch(name) or name in _RESERVED:
+        if not re.fullmatch(NAME_PATTERN, name) or name in _RESERVED:
             raise TokenError(
                 f"{name!r} cannot name a token: use 1-64 letters, digits or . _ @ -, and not {', '.join(_RESERVED)}"
             )

@@ -106,15 +106,15 @@ def record_routes(records: Records, access: Access) -> APIRouter:
     async def compare(left: Number, right: Number) -> models.Document:
         return await records.comparison(left, right)
 
-    @router.get("/rounds/{id}", summary="The report of a round")
+    @router.get("/rounds/{id:int}", summary="The report of a round")
     async def round_report(id: RoundId) -> models.Document:
         return await records.round(id)
 
-    @router.get("/rounds/{id}/rewards", summary="How the rewards of a round are distributed, per strategy")
+    @router.get("/rounds/{id:int}/rewards", summary="How the rewards of a round are distributed, per strategy")
     async def rewards(id: RoundId) -> models.Document:
         return await records.rewards(id)
 
-    @router.get("/rounds/{id}/answers", summary="Both answers to held-out prompts, side by side, with their prompts")
+    @router.get("/rounds/{id:int}/answers", summary="Answers to held-out prompts, side by side")
     async def side_by_side(
         id: RoundId,
         order: AnswerOrder = AnswerOrder.REGRESSIONS,

@@ -78,6 +78,10 @@ class TrafficBoard:
         """Whether every live gateway uses routes of this generation or a later one."""
         return all(each.generation >= generation for each in self._living())
 
+    def behind(self, generation: int) -> int:
+        """Live gateways that still use older routes."""
+        return sum(each.generation < generation for each in self._living())
+
     async def until_acknowledged(self, generation: int, seconds: float) -> bool:
         """Wait for `acknowledged`; False when the time is over first."""
         try:
@@ -175,38 +179,3 @@ def quantile_of(buckets: Sequence[int], quantile: float) -> float:
         if seen >= wanted and count:
             return edge
     return DURATION_EDGES[-1]
-
-
-def report_from_json(gateway: str, value: object) -> GatewayReport:
-    """A report as a gateway sends it. Raises ValueError naming what is wrong."""
-    if not isinstance(value, dict):
-        raise ValueError("a report is a JSON object")
-    try:
-        splits = {int(generation): _split(counts) for generation, counts in dict(value.get("splits", {})).items()}
-        report = GatewayReport(
-            gateway,
-            int(value["generation"]),
-            {str(name): int(count) for name, count in dict(value.get("in_flight", {})).items()},
-            splits,
-            tuple(int(count) for count in value.get("durations", ())),
-            int(value.get("captured", 0)),
-            int(value.get("capture_dropped", 0)),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"not a gateway's report ({type(error).__name__}: {error})") from None
-    numbers = [*report.in_flight.values(), *report.durations]
-    for split in splits.values():
-        for arm in (split.incumbent, split.candidate):
-            numbers += [arm.requests, arm.conversations, arm.errors, arm.slow, arm.truncated]
-    if report.generation < 0 or any(number < 0 for number in numbers):
-        raise ValueError("counters of a gateway are never negative")
-    return report
-
-
-def _split(value: Mapping[str, Mapping[str, int]]) -> SplitCounts:
-    return SplitCounts(_arm(value["incumbent"]), _arm(value["candidate"]))
-
-
-def _arm(value: Mapping[str, int]) -> ArmCounts:
-    names = ("requests", "conversations", "errors", "slow", "truncated")
-    return ArmCounts(*(int(value[name]) for name in names))

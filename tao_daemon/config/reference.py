@@ -1,0 +1,146 @@
+"""Writes config.toml, the reference of every key, from the types.
+
+`python -m tao_daemon.config.reference > config.toml`
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic.fields import FieldInfo
+
+from tao_daemon.config.file import Config
+
+_HEAD: Final = """\
+# tao-daemon: every key, its unit and its default. This file is the reference; a key left out has the value shown.
+# Check yours with `tao-daemon check-config FILE`. Unknown keys are errors. Secrets are references: "env:NAME" or
+# "file:PATH". Relative paths are relative to the working directory.
+"""
+_TITLES: Final = {
+    "daemon": "The process itself.",
+    "kafka": "Where prompts come from.",
+    "buffer": "What is kept, and how it is split.",
+    "round": "When a round starts and how large it is.",
+    "sampling": "TAO stage 1: completions.",
+    "scorers": "TAO stage 2: rewards, without labels. A prompt that no scorer matches never trains. A request's own\n"
+    "# `response_format` scores for free, without an entry here.",
+    "training": "TAO stage 3: the LoRA adapter.",
+    "gate": "The verdict on a candidate, on held-out prompts.",
+    "serving": "The vLLM servers. Start them with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.",
+    "rollout": "How an accepted candidate gets into serving.",
+    "gateway": "What clients ask (`tao-daemon gateway`).",
+    "control": "Status, metrics, the console and the verbs.",
+    "events": "Who is told what happens; docs/events.md lists the types.",
+}
+_EXAMPLES: Final = {
+    "sasl_mechanism": "SCRAM-SHA-512",
+    "sasl_username": "tao",
+    "sasl_password": "env:KAFKA_PASSWORD",
+    "ssl_cafile": "/etc/ssl/kafka-ca.pem",
+    "api_key": "env:VLLM_API_KEY",
+    "routes_file": "./data/routes.json",
+    "daemon_token": "file:/etc/tao/gateway.token",
+}
+"""Of keys that have no default."""
+_TABLES: Final = {
+    "scorers": """\
+# [[scorers]]
+# name = "ticket"                          # in reports and metrics
+# type = "json_schema"                     # json_schema | regex | python
+# schema_file = "ticket.schema.json"       # json_schema: graded by how far the answer meets it
+# pattern = "(yes|no)"                     # regex: 1 when the whole answer matches, else 0
+# callable = "my_scorers:polite"           # python: (request: dict, answer: str) -> number in [0, 1]
+# weight = 1.0                             # among the scorers of one prompt
+# timeout_seconds = 5.0                    # for one answer; over it the group is dropped and counted
+# [scorers.match]                          # which prompts; all when left out
+# tenant = "acme"
+# model = "assistant"
+# system_sha256 = "9f86d081884c7d65..."    # digest of the system messages""",
+    "sampling.strategies": """\
+# Exploration: the same prompt asked with an added instruction. Training still conditions on the plain prompt,
+# so what exploration finds becomes the model's own. One [[sampling.strategies]] table per strategy:
+# [[sampling.strategies]]
+# name = "hint"
+# instruction = "Answer with one JSON object and nothing else."
+# completions = 2                          # per prompt
+# match_system_sha256 = "9f86d081884c..."  # only for prompts of this task""",
+    "serving.path_maps": """\
+# Where the servers see the adapters, when they mount data_dir elsewhere:
+# [[serving.path_maps]]
+# local = "/var/lib/tao/adapters"
+# server = "/mnt/tao/adapters\"""",
+    "rollout.freeze": """\
+# Windows in which nothing is advanced; aborting and undoing always work. Times are UTC:
+# [[rollout.freeze]]
+# days = ["fri", "sat", "sun"]             # all when left out
+# start = "16:00"
+# end = "08:00"                            # not after `start`: on the next day""",
+    "events.webhooks": """\
+# Where else events are posted. One [[events.webhooks]] table each:
+# [[events.webhooks]]
+# name = "on-call"                         # in metrics and logs
+# url = "env:SLACK_WEBHOOK_URL"            # a secret: env:NAME or file:PATH
+# format = "slack"                         # slack | cloudevents
+# types = ["rollout.*", "undo.*"]          # all when left out
+# timeout_seconds = 5.0
+# secret = "env:WEBHOOK_SECRET"            # cloudevents: signs each request, X-Tao-Signature""",
+}
+"""Arrays of tables, as comments: TOML has no way to show one with its defaults."""
+
+
+def reference() -> str:
+    """The text of config.toml: every key with its description and its default."""
+    return "\n".join([_HEAD, *(line for name in Config.model_fields for line in _section(name, Config()))])
+
+
+def _section(name: str, config: Config) -> Iterator[str]:
+    yield f"# {_TITLES[name]}"
+    if name in _TABLES:
+        yield f"#\n{_TABLES[name]}\n"
+        return
+    yield f"[{name}]"
+    section = getattr(config, name)
+    tables = []
+    for key, field in type(section).model_fields.items():
+        if f"{name}.{key}" in _TABLES:
+            tables.append(_TABLES[f"{name}.{key}"])
+        else:
+            yield _described(field)
+            value = getattr(section, key)
+            yield f"# {key} = {_toml(_EXAMPLES[key])}" if value is None else f"{key} = {_toml(value)}"
+    for table in tables:
+        yield f"\n{table}"
+    yield ""
+
+
+def _described(field: FieldInfo) -> str:
+    text = " ".join((field.description or "").split())
+    return textwrap.fill(text, 118, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML writes it."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case Enum():
+            return json.dumps(value.value)
+        case Path():
+            return json.dumps(str(value) if value.is_absolute() else f"./{value}")
+        case int():
+            return f"{value:_}" if value >= 10_000 else str(value)
+        case float():
+            return repr(value)
+        case tuple():
+            return f"[{', '.join(_toml(item) for item in value)}]"
+        case _:
+            return json.dumps(value)
+
+
+if __name__ == "__main__":
+    print(reference(), end="")
