@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
-# Packages of the operating system (Debian) that `make test-system` needs: a real Prometheus and promtool.
+# Packages of the operating system (Debian) that `make test-system` and the pictures of the dashboards need:
+# a real Prometheus with promtool, Alertmanager, and a browser without a display.
 set -euo pipefail
-if command -v prometheus >/dev/null && command -v promtool >/dev/null; then
-    exit 0
-fi
+missing=()
+command -v prometheus >/dev/null && command -v promtool >/dev/null || missing+=(prometheus)
+command -v prometheus-alertmanager >/dev/null && command -v amtool >/dev/null || missing+=(prometheus-alertmanager)
+command -v chromium >/dev/null || missing+=(chromium)
+command -v fc-list >/dev/null && [[ -n $(fc-list 'DejaVu Sans' 2>/dev/null) ]] || missing+=(fontconfig fonts-dejavu-core)
+[[ ${#missing[@]} -eq 0 ]] && exit 0
 sudo=$([[ $(id -u) -eq 0 ]] && echo "" || echo sudo)
 # The packages would start their services at once; exit 101 tells them not to.
 policy=/usr/sbin/policy-rc.d
@@ -13,4 +17,4 @@ if ! [[ -e $policy ]]; then
     trap '$sudo rm -f $policy' EXIT
 fi
 $sudo apt-get update -qq
-DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends prometheus >/dev/null
+DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

@@ -33,10 +33,10 @@ def open_store(config: Config, emit: Emit) -> DuckDBStore:
     )
 
 
-def live_pace(config: Config, traffic: TrafficBoard) -> LivePace:
+def live_pace(config: Config, traffic: TrafficBoard, emit: Emit) -> LivePace:
     """Only what shares its servers with live requests is paced by it."""
     requests = config.sampling.concurrent_prompts * (1 + len(config.sampling.strategies))
-    return LivePace(Pacer(slowdown=config.sampling.live_slowdown, most=requests), traffic.answers)
+    return LivePace(Pacer(slowdown=config.sampling.live_slowdown, most=requests), traffic.answers, emit)
 
 
 def build_parts(

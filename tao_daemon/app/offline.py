@@ -1,44 +1,89 @@
-"""What the command line does with a data directory whose daemon is stopped."""
+"""The buffer of a data directory whose daemon is stopped: filled from a file, looked at, written out."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tao_daemon.app.backends import open_store
+from tao_daemon.app.erasure_plan import read_plan
+from tao_daemon.app.paths import existing_buffer
+from tao_daemon.buffer.database import open_database
 from tao_daemon.buffer.duckdb_store import DuckDBStore
+from tao_daemon.buffer.exporting import Filter, count_prompts, read_all
 from tao_daemon.config import Config
 from tao_daemon.daemon.instance import sole_owner
 from tao_daemon.domain.ports import Ingest
 from tao_daemon.domain.prompt import Prompt
-from tao_daemon.intake.importing import read_jsonl
+from tao_daemon.intake.importing import export_line, read_jsonl
+
+Progress = Callable[[str, int, int], None]
+"""What is done now, how much of it, out of how much (0: unknown)."""
+
+_PROGRESS_EVERY = 1000
 
 
-async def import_prompts(config: Config, file: Path) -> dict[str, Any]:
+async def import_prompts(config: Config, file: Path, progress: Progress) -> dict[str, Any]:
     """Buffer a file of requests; counts, and the lines that were rejected with their codes."""
     with sole_owner(config.daemon.data_dir):
-        store = open_store(config, emit=lambda signal: None)
+        store = await asyncio.to_thread(open_store, config, lambda signal: None)
         try:
-            return await _import(config, store, file)
+            return await _import(config, store, file, progress)
         finally:
             await asyncio.to_thread(store.close)
 
 
 async def buffer_stats(config: Config) -> dict[str, Any]:
-    """What the buffer holds, read from its file; needs the daemon stopped."""
+    """What the buffer holds, read from its file, as GET /v1/buffer tells it; needs the daemon stopped."""
+    existing_buffer(config)
     with sole_owner(config.daemon.data_dir):
-        store = open_store(config, emit=lambda signal: None)
+        store = await asyncio.to_thread(open_store, config, lambda signal: None)
         try:
-            return asdict(await store.stats())
+            stats, details = await store.stats(), await store.details()
         finally:
             await asyncio.to_thread(store.close)
+        unfinished = read_plan(config.daemon.data_dir)
+    told = {"stats": asdict(stats), "intake": "stopped", "details": asdict(details)}
+    return {**told, "unfinished_erasure": unfinished.erasure} if unfinished else told
 
 
-async def _import(config: Config, store: DuckDBStore, file: Path) -> dict[str, Any]:
+def export_to_file(config: Config, target: Path, wanted: Filter, progress: Progress) -> int:
+    """Write a new file that only its owner may read; how many prompts. It is there whole or not at all."""
+    part = target.with_name(f".tmp-{target.name}")
+    part.unlink(missing_ok=True)
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            count = export_prompts(config, file, wanted, progress)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(part, target)  # unlike a rename, it fails when the target is there
+    finally:
+        part.unlink(missing_ok=True)
+    return count
+
+
+def export_prompts(config: Config, file: BinaryIO, wanted: Filter, progress: Progress) -> int:
+    """One line per prompt, in the order they were buffered; how many. Raises TaoError, OSError."""
+    path = existing_buffer(config)
+    count = 0
+    with sole_owner(config.daemon.data_dir), closing(open_database(path)) as connection:
+        total = count_prompts(connection, wanted)
+        for count, (prompt, split) in enumerate(read_all(connection, wanted), start=1):
+            file.write(export_line(prompt, split))
+            if count % _PROGRESS_EVERY == 0:
+                progress("exporting", count, total)
+    progress("exporting", count, total)
+    return count
+
+
+async def _import(config: Config, store: DuckDBStore, file: Path, progress: Progress) -> dict[str, Any]:
     counts = dict.fromkeys(("train", "held_out", "excluded", "duplicates"), 0)
     rejected: list[dict[str, Any]] = []
     lines = read_jsonl(file, max_bytes=config.buffer.max_prompt_bytes, clock=time.time)
@@ -48,4 +93,5 @@ async def _import(config: Config, store: DuckDBStore, file: Path) -> dict[str, A
         ingested = await asyncio.wrap_future(store.submit(Ingest(prompts, {})))
         for name in counts:
             counts[name] += getattr(ingested, name)
+        progress("importing", sum(counts.values()) + len(rejected), 0)
     return {**counts, "rejected": rejected}

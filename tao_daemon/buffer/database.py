@@ -17,14 +17,14 @@ from tao_daemon.buffer.signatures import VERSION as SIGNATURES_VERSION
 from tao_daemon.buffer.signatures import fingerprint
 from tao_daemon.domain.errors import InstanceError, PromptStoreError
 
-_SETTINGS = {"memory_limit": "1GB", "threads": "2", "autoinstall_known_extensions": "false"}
+SETTINGS = {"memory_limit": "1GB", "threads": "2", "autoinstall_known_extensions": "false"}
 """DuckDB would take 80 % of the machine's memory by default, and look for extensions on the network."""
 
 
 def open_database(path: Path) -> tables.Connection:
     """A connection to a file with our schema. Raises InstanceError or PromptStoreError."""
     try:
-        connection = duckdb.connect(str(path), config=dict(_SETTINGS))
+        connection = duckdb.connect(str(path), config=dict(SETTINGS))
     except duckdb.Error as error:
         raise _explained(path, error) from None
     try:
@@ -63,6 +63,7 @@ def _prepare(connection: tables.Connection, path: Path) -> None:
     if not meta:
         with transaction(connection):
             connection.execute(tables.SCHEMA)
+            connection.execute(tables.FORGOTTEN)
             tables.write_meta(connection, {"schema": str(tables.SCHEMA_VERSION), "signatures": SIGNATURES_VERSION})
         return
     if int(meta["schema"]) > tables.SCHEMA_VERSION:
@@ -70,6 +71,10 @@ def _prepare(connection: tables.Connection, path: Path) -> None:
             f"{path} has schema {meta['schema']}, this version knows {tables.SCHEMA_VERSION}; "
             "start the newer tao-daemon that wrote it"
         )
+    if int(meta["schema"]) < 2:
+        with transaction(connection):
+            connection.execute(tables.FORGOTTEN)
+            tables.write_meta(connection, {"schema": str(tables.SCHEMA_VERSION)})
     if meta["signatures"] != SIGNATURES_VERSION:
         _sign_again(connection)
 

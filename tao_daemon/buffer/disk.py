@@ -29,6 +29,7 @@ class DiskReserve:
     def __init__(
         self, database: Path, *, floor_mib: int, free: Callable[[Path], int] = free_bytes, ballast: int = _BALLAST_BYTES
     ) -> None:
+        self._database = database
         self._directory = database.parent
         self._ballast = database.with_name(database.name + ".ballast")
         self._ballast_bytes = ballast
@@ -50,6 +51,12 @@ class DiskReserve:
                 f"{free // MIB} MiB free in {self._directory}, below buffer.min_free_disk_mib ({self._floor_mib}); "
                 "free some space and intake continues by itself"
             )
+
+    def measure(self) -> tuple[int, int, int]:
+        """Bytes of the database with its write-ahead log, bytes free, and the floor. Raises OSError."""
+        files = (self._database, self._database.with_name(self._database.name + ".wal"))
+        used = sum(file.stat().st_size for file in files if file.exists())
+        return used, self._free(self._directory), self._floor_mib * MIB
 
     def release(self) -> None:
         """Give the ballast back, if the disk is about full."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -20,7 +21,7 @@ from typing import TypeVar
 
 import duckdb
 
-from tao_daemon.buffer import tables
+from tao_daemon.buffer import lookups, tables
 from tao_daemon.buffer.clusters import Assignment, ClusterIndex, ClusterRecord
 from tao_daemon.buffer.database import failure_name, open_database, transaction
 from tao_daemon.buffer.disk import DiskReserve
@@ -29,9 +30,9 @@ from tao_daemon.buffer.selection import Candidate, choose, in_order_of_arrival
 from tao_daemon.buffer.signatures import fingerprint
 from tao_daemon.clients.failpoints import reach
 from tao_daemon.domain.errors import PromptStoreError
-from tao_daemon.domain.ports import Accepts, BufferStats, Claim, Ingest, Ingested
+from tao_daemon.domain.ports import Accepts, BufferDetails, BufferStats, Claim, Ingest, Ingested
 from tao_daemon.domain.prompt import Prompt, Split
-from tao_daemon.domain.signals import Emit, PromptsBuffered
+from tao_daemon.domain.signals import BufferFailed, BufferMeasured, BufferWritten, Emit, PromptsBuffered
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,15 @@ class DuckDBStore:
         return await self._do(lambda connection: tables.read_offsets(connection, topic))
 
     async def stats(self) -> BufferStats:
-        return await self._do(lambda connection: tables.read_stats(connection, max_attempts=self._max_attempts))
+        return await self._do(self._stats)
+
+    async def details(self) -> BufferDetails:
+        return await self._do(
+            lambda connection: lookups.read_details(connection, self._path, max_attempts=self._max_attempts)
+        )
+
+    async def read(self, ids: Sequence[str]) -> Mapping[str, Prompt]:
+        return await self._do(lambda connection: lookups.read_prompts(connection, ids))
 
     async def claim_training(self, claim: Claim) -> Sequence[Prompt]:
         return await self._do(lambda connection: self._claim(connection, claim, Split.TRAIN, tables.mark_claimed))
@@ -114,6 +123,7 @@ class DuckDBStore:
         except duckdb.Error as error:
             self._disk.release()
             self._discard()
+            self._emit(BufferFailed("database"))
             logger.error("buffer operation failed", extra={"path": str(self._path), "failure": failure_name(error)})
             raise PromptStoreError(
                 f"{self._path}: {failure_name(error)}; it is opened again for the next try"
@@ -140,7 +150,8 @@ class DuckDBStore:
 
     def _ingest(self, connection: tables.Connection, batch: Ingest) -> Ingested:
         reach("buffer.ingest")
-        self._disk.require()
+        began = time.monotonic()
+        self._require_room()
         prompts = unseen(batch.prompts, tables.known_ids(connection, [p.id for p in batch.prompts]))
         fingerprints = [fingerprint(prompt) for prompt in prompts]
         assignments = self._index.assign(fingerprints)
@@ -149,10 +160,23 @@ class DuckDBStore:
             self._insert(connection, prompts, assignments, clusters)
             if batch.next_offsets:
                 tables.advance_offsets(connection, dict(batch.next_offsets))
+        self._emit(BufferWritten(time.monotonic() - began))
         result = counted(assignments, duplicates=len(batch.prompts) - len(prompts))
         if batch.prompts:
             self._emit(PromptsBuffered(result.train, result.held_out, result.excluded, result.duplicates))
         return result
+
+    def _require_room(self) -> None:
+        try:
+            self._disk.require()
+        except PromptStoreError:
+            self._emit(BufferFailed("disk_floor"))
+            raise
+
+    def _stats(self, connection: tables.Connection) -> BufferStats:
+        with suppress(OSError):
+            self._emit(BufferMeasured(*self._disk.measure()))
+        return tables.read_stats(connection, max_attempts=self._max_attempts)
 
     def _insert(
         self,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 from tao_daemon.buffer.clusters import ClusterIndex
 from tao_daemon.buffer.ingesting import counted, unseen
+from tao_daemon.buffer.lookups import TOP_TENANTS
 from tao_daemon.buffer.selection import Candidate, choose, in_order_of_arrival
 from tao_daemon.buffer.signatures import fingerprint
 from tao_daemon.domain.errors import PromptStoreError
-from tao_daemon.domain.ports import Accepts, BufferStats, Claim, Ingest, Ingested
+from tao_daemon.domain.ports import Accepts, BufferDetails, BufferStats, Claim, Ingest, Ingested
 from tao_daemon.domain.prompt import Prompt, Split
 from tao_daemon.domain.signals import Emit, PromptsBuffered, discard
 
@@ -72,6 +74,28 @@ class MemoryStore:
                 excluded=splits.count(Split.EXCLUDED),
                 clusters=len(self._index),
             )
+
+    async def details(self) -> BufferDetails:
+        with self._lock:
+            rows = list(self._rows.values())
+            tenants = Counter(row.prompt.tenant for row in rows)
+            arrivals = [row.prompt.received_at for row in rows]
+            return BufferDetails(
+                tenants=tuple(sorted(tenants.items(), key=lambda item: (-item[1], item[0]))[:TOP_TENANTS]),
+                tenant_count=len(tenants),
+                oldest=min(arrivals, default=None),
+                newest=max(arrivals, default=None),
+                claimed=sum(row.state == "claimed" for row in rows),
+                exhausted=sum(
+                    row.split is Split.TRAIN and row.state == "fresh" and row.attempts >= self._max_attempts
+                    for row in rows
+                ),
+                file_bytes=0,
+            )
+
+    async def read(self, ids: Sequence[str]) -> Mapping[str, Prompt]:
+        with self._lock:
+            return {id: self._rows[id].prompt for id in ids if id in self._rows}
 
     async def claim_training(self, claim: Claim) -> Sequence[Prompt]:
         with self._lock:

@@ -21,7 +21,7 @@ from tao_daemon.domain.prompt import Prompt, Source, Split
 
 Connection = duckdb.DuckDBPyConnection
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SCHEMA = """
 CREATE TABLE meta (name VARCHAR PRIMARY KEY, value VARCHAR NOT NULL);
@@ -57,9 +57,12 @@ CREATE TABLE claims (
 CREATE TABLE ended_rounds (round INTEGER PRIMARY KEY, consumed BOOLEAN NOT NULL);
 """
 
+FORGOTTEN = "CREATE TABLE forgotten (id VARCHAR PRIMARY KEY)"
+"""Since schema 2: identifiers of erased prompts, digests of where they came from, so that they never come back."""
+
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
-_PROMPT_COLUMNS = (
+PROMPT_COLUMNS = (
     "id, source_topic, source_partition, source_offset, received_at, tenant, conversation, subject, request"
 )
 
@@ -78,8 +81,13 @@ def write_meta(connection: Connection, values: dict[str, str]) -> None:
 
 
 def known_ids(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Those that are buffered, or were and are erased."""
     rows = connection.execute(
-        "SELECT id FROM prompts WHERE id IN (SELECT unnest(?::VARCHAR[]))", [list(ids)]
+        """
+        SELECT id FROM (SELECT id FROM prompts UNION ALL SELECT id FROM forgotten)
+        WHERE id IN (SELECT unnest(?::VARCHAR[]))
+        """,
+        [list(ids)],
     ).fetchall()
     return {row[0] for row in rows}
 
@@ -141,9 +149,9 @@ def read_clusters(connection: Connection, *, batch: int = 100_000) -> Iterator[l
 def read_first_prompts(connection: Connection) -> list[tuple[int, Prompt]]:
     """The first member of every cluster, by the cluster's number."""
     rows = connection.execute(
-        f"SELECT number, {_PROMPT_COLUMNS} FROM clusters JOIN prompts ON id = first_prompt ORDER BY number"
+        f"SELECT number, {PROMPT_COLUMNS} FROM clusters JOIN prompts ON id = first_prompt ORDER BY number"
     ).fetchall()
-    return [(row[0], _prompt(row[1:])) for row in rows]
+    return [(row[0], prompt_of(row[1:])) for row in rows]
 
 
 def replace_signature(connection: Connection, number: int, signature: Signature) -> None:
@@ -176,11 +184,11 @@ def read_candidates(
             ORDER BY row_number() OVER (PARTITION BY tenant ORDER BY received_at DESC, id), received_at DESC, id
             OFFSET ? LIMIT ?
         )
-        SELECT cluster, {_PROMPT_COLUMNS} FROM wanted JOIN prompts USING (id)
+        SELECT cluster, {PROMPT_COLUMNS} FROM wanted JOIN prompts USING (id)
         """,
         [split.value, max_attempts, *page],
     ).fetchall()
-    return [Candidate(_prompt(row[1:]), row[0]) for row in rows]
+    return [Candidate(prompt_of(row[1:]), row[0]) for row in rows]
 
 
 def read_shadow_candidates(connection: Connection, *, page: tuple[int, int]) -> list[Candidate]:
@@ -195,11 +203,11 @@ def read_shadow_candidates(connection: Connection, *, page: tuple[int, int]) -> 
             WHERE split = 'train' AND state = 'fresh' AND cluster NOT IN (SELECT cluster FROM touched)
             ORDER BY received_at DESC, id OFFSET ? LIMIT ?
         )
-        SELECT cluster, {_PROMPT_COLUMNS} FROM wanted JOIN prompts USING (id)
+        SELECT cluster, {PROMPT_COLUMNS} FROM wanted JOIN prompts USING (id)
         """,
         [*page],
     ).fetchall()
-    return [Candidate(_prompt(row[1:]), row[0]) for row in rows]
+    return [Candidate(prompt_of(row[1:]), row[0]) for row in rows]
 
 
 def mark_shadowed(connection: Connection, ids: Sequence[str]) -> None:
@@ -217,11 +225,11 @@ def read_claim(connection: Connection, round_id: int, split: Split) -> list[Prom
             SELECT unnest(prompt_ids) AS id, generate_subscripts(prompt_ids, 1) AS place
             FROM claims WHERE round = ? AND split = ?
         )
-        SELECT {_PROMPT_COLUMNS} FROM wanted JOIN prompts USING (id) ORDER BY place
+        SELECT {PROMPT_COLUMNS} FROM wanted JOIN prompts USING (id) ORDER BY place
         """,
         key,
     ).fetchall()
-    return [_prompt(row) for row in rows]
+    return [prompt_of(row) for row in rows]
 
 
 def insert_claim(connection: Connection, round_id: int, split: Split, ids: Sequence[str]) -> None:
@@ -275,7 +283,7 @@ def read_stats(connection: Connection, *, max_attempts: int) -> BufferStats:
                count(*) FILTER (split = 'held_out'),
                count(*) FILTER (split = 'held_out' AND state = 'fresh'),
                count(*) FILTER (split = 'excluded'),
-               (SELECT count(*) FROM clusters)
+               (SELECT count(*) FROM clusters WHERE first_prompt <> '')
         FROM prompts
         """,
         [max_attempts],
@@ -284,7 +292,7 @@ def read_stats(connection: Connection, *, max_attempts: int) -> BufferStats:
     return BufferStats(*counts)
 
 
-def _prompt(row: Sequence[Any]) -> Prompt:
+def prompt_of(row: Sequence[Any]) -> Prompt:
     source = Source(row[1], row[2], row[3])
     return Prompt(row[0], json.loads(row[8]), source, row[4], tenant=row[5], conversation=row[6], subject=row[7])
 

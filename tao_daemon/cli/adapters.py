@@ -2,34 +2,122 @@
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
 
 import click
 
 from tao_daemon.cli.client import ControlClient
-from tao_daemon.cli.options import config_option, json_option, read_config
+from tao_daemon.cli.completion import adapter_names
+from tao_daemon.cli.durations import moment
+from tao_daemon.cli.options import daemon_options, json_option
+from tao_daemon.cli.output import echo_json
 
 
-@click.command()
-@config_option
+class _ListByDefault(click.Group):
+    """`adapters` and `adapters --json` are `adapters list`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_ListByDefault)
+def command() -> None:
+    """List adapters, and show what one was made from. Without a command: list.
+
+    \b
+    Examples:
+      tao-daemon adapters
+      tao-daemon adapters list --json
+      tao-daemon adapters show 000007-3f2a9c1b7d10
+    """
+
+
+@command.command("list")
 @json_option
-def command(config_path: Path, as_json: bool) -> None:
-    """List adapters with their lineage, oldest first."""
-    adapters = ControlClient(read_config(config_path)).get("/v1/adapters")["adapters"]
-    if as_json:
-        click.echo(json.dumps(adapters, indent=2))
-        return
-    from rich.console import Console
-    from rich.table import Table
+@daemon_options
+def list_adapters(client: ControlClient, as_json: bool) -> None:
+    """List adapters with their lineage, oldest first.
 
-    table = Table("adapter", "round", "parent", "rank", "prompts", "created", box=None)
-    for item in adapters:
-        lineage = item["lineage"]
-        created = datetime.fromtimestamp(item["created_at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
-        parent = lineage["parent"] or "base model"
-        table.add_row(
-            item["name"], str(lineage["round"]), parent, str(item["rank"]), str(lineage["prompt_ids"]), created
-        )
-    Console().print(table)
+    \b
+    Example:
+      tao-daemon adapters list --json | jq -r '.[].name'
+    """
+    found = client.get("/v1/adapters")["adapters"]
+    if as_json:
+        echo_json(found)
+        return
+    incumbent = client.get("/v1/status")["incumbent"]
+    roles = {incumbent["previous"]: "undo goes to", incumbent["adapter"]: "serves"}
+    from tao_daemon.cli.tables import show as draw
+    from tao_daemon.cli.tables import table
+
+    columns = ("adapter", "round", "parent", "rank", "prompts", "created (UTC)", "now")
+    rows = [row(each, roles) for each in found]
+    draw(lambda marks: table(columns, rows, numbers=("round", "rank", "prompts")))
+
+
+@command.command()
+@click.argument("name", shell_complete=adapter_names)
+@json_option
+@daemon_options
+def show(client: ControlClient, name: str, as_json: bool) -> None:
+    """Show what adapter NAME was made from.
+
+    The round and the number of prompts it comes from, its parent, base model, scorers and settings.
+
+    \b
+    Example:
+      tao-daemon adapters show 000007-3f2a9c1b7d10
+    """
+    found = client.get(f"/v1/adapters/{quote(name, safe='')}")
+    if as_json:
+        echo_json(found)
+        return
+    from tao_daemon.cli.tables import facts
+    from tao_daemon.cli.tables import show as draw
+
+    draw(lambda marks: facts(describe(found)))
+
+
+def row(item: Mapping[str, Any], roles: Mapping[str | None, str]) -> tuple[str, ...]:
+    """A line of the list; `roles` says what the adapter does now, by name."""
+    role = roles.get(item["name"], "")
+    if "lineage" not in item:
+        return item["name"], "-", "-", "-", "-", "-", item.get("problem") or role
+    lineage = item["lineage"]
+    return (
+        item["name"],
+        str(lineage["round"]),
+        lineage["parent"] or "base model",
+        str(item["rank"]),
+        str(lineage["prompt_ids"]),
+        moment(item["created_at"]),
+        role,
+    )
+
+
+def describe(item: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Everything that is known of where an adapter comes from; of a damaged one, why it is."""
+    rows = [("adapter", item["name"])]
+    if item.get("problem"):
+        rows.append(("problem", item["problem"]))
+    if "lineage" not in item:
+        return rows
+    lineage = item["lineage"]
+    rows += [
+        ("digest", item["digest"]),
+        ("rank", str(item["rank"])),
+        ("created", f"{moment(item['created_at'])} UTC"),
+        ("round", f"{lineage['round']}   (tao-daemon round show {lineage['round']})"),
+        ("parent", lineage["parent"] or "base model"),
+        ("base model", f"{lineage['base_model']}, digest {lineage['base_digest']}"),
+        ("settings", f"digest {lineage['config_digest']}"),
+        ("scorers", ", ".join(lineage["scorers"]) or "-"),
+        ("prompts", str(lineage["prompt_ids"])),
+    ]
+    spans = [f"{each['topic']}/{each['partition']} {each['first']}-{each['last']}" for each in lineage["offsets"]]
+    return [*rows, ("offsets", "\n".join(spans) or "-")]

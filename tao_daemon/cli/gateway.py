@@ -67,4 +67,5 @@ async def _parent(config: Config, config_path: Path) -> None:
         (gateway.host, gateway.port),
         stop,
         config.daemon.shutdown_seconds,
+        metrics_port=gateway.metrics_port,
     )

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import time
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import click
 
-from tao_daemon.cli.client import ControlClient, DaemonUnreachable
-from tao_daemon.cli.exits import REFUSED
-from tao_daemon.cli.options import actor, config_option, json_option, read_config, reason_option
-from tao_daemon.config import Config
+from tao_daemon.cli import offline
+from tao_daemon.cli.client import AnswerLate, AnswerLost, ControlClient, DaemonUnreachable
+from tao_daemon.cli.completion import undo_targets
+from tao_daemon.cli.headline import is_open
+from tao_daemon.cli.looks import Document
+from tao_daemon.cli.options import daemon_options, json_option, reason_option, watch_option, yes_option
+from tao_daemon.cli.output import echo_json
+from tao_daemon.cli.past import past
+from tao_daemon.cli.verbs import NO_REASON, act, confirm, new_key, report
 
-_WATCH_SECONDS = 1.0
+_STATUS = "/v1/status"
+_UNDO_PATIENCE_SECONDS = 2.0
+"""An undo does not wait for a daemon that went away: it is done in its journal."""
+_SHOWN = ("incumbent", "mode", "returning_to", "rollout")
 
 
 @click.group()
@@ -32,143 +36,144 @@ def command() -> None:
 
 
 @command.command()
-@config_option
+@watch_option("Stay until the rollout has ended; goes on when the daemon restarts. Ctrl-C ends it.")
 @json_option
-@click.option("--watch", is_flag=True, help="Refresh until the rollout has ended; Ctrl-C stops watching.")
-def status(config_path: Path, as_json: bool, watch: bool) -> None:
-    """What serves, how the rollout stands, on which evidence, and why it does not move."""
-    client = ControlClient(read_config(config_path))
-    while True:
-        found = client.get("/v1/status")
-        if as_json:
-            click.echo(json.dumps({"incumbent": found["incumbent"], "rollout": found["rollout"]}, indent=2))
-        else:
-            if watch:
-                click.clear()
-            _show(found)
-        if not watch or not _is_open(found["rollout"]):
-            return
-        time.sleep(_WATCH_SECONDS)
+@daemon_options
+def status(client: ControlClient, watch: bool, as_json: bool) -> None:
+    """How the rollout stands, and what holds it.
 
+    Its steps, the evidence per arm, what holds it and which command moves it. A test whose e-value reaches the last
+    column ends the rollout by itself.
 
-@command.command()
-@config_option
-@json_option
-def history(config_path: Path, as_json: bool) -> None:
-    """Every rollout with its steps, the latest first."""
-    found = ControlClient(read_config(config_path)).get("/v1/rollouts")["rollouts"]
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
+    \b
+    Examples:
+      tao-daemon rollout status
+      tao-daemon rollout status --watch
+      tao-daemon rollout status --json | jq .rollout.evidence
+    """
+    if as_json and not watch:
+        echo_json(_picked(client.get(_STATUS)))
         return
-    for rollout in found:
-        click.echo(f"{rollout['adapter']}  round {rollout['round']}  {rollout['outcome']}")
-        for step in rollout["steps"]:
-            at = datetime.fromtimestamp(step["at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
-            click.echo(f"  {at}  {step['phase']:<11} {step['fraction']:>4.0%}  {step['note']}")
+    from tao_daemon.cli import rollout_view
+    from tao_daemon.cli.tables import show
+    from tao_daemon.cli.watch import Watched
+    from tao_daemon.cli.watch import watch as stay
 
-
-def _verb(name: str, summary: str) -> None:
-    @command.command(name, help=summary)
-    @config_option
-    @reason_option
-    def act(config_path: Path, reason: str) -> None:
-        _report(_ask(read_config(config_path), name, reason))
-
-
-_verb("approve", "Let the rollout go past the shadow (rollout.mode = approve).")
-_verb("abort", "End the open rollout; the incumbent answers everything.")
-_verb("pause", "Hold the open rollout where it is; regressions still abort it.")
-_verb("resume", "Let a paused rollout move again.")
+    if watch:
+        watched = Watched(_STATUS, _picked, rollout_view.render, rollout_view.line, ended=_over)
+        stay(client, watched, as_json=as_json)
+    else:
+        show(rollout_view.render(client.get(_STATUS), time.time()))
 
 
 @command.command()
-@config_option
-@reason_option
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Rollouts, at most.")
+@json_option
+@daemon_options
+def history(client: ControlClient, limit: int, as_json: bool) -> None:
+    """Every rollout with its steps, the latest first.
+
+    With who or what moved it, and why. Works with the daemon down.
+
+    \b
+    Examples:
+      tao-daemon rollout history
+      tao-daemon rollout history --json | jq '.[0].outcome'
+    """
+    found = past(client, "/v1/rollouts", lambda disk: disk.rollouts(limit), limit=limit)["rollouts"]
+    if as_json:
+        echo_json(found)
+        return
+    from tao_daemon.cli import rollout_view
+    from tao_daemon.cli.tables import show
+
+    show(rollout_view.history(found))
+
+
+def _verb(name: str, summary: str, example: str) -> None:
+    @command.command(name, help=f'{summary}\n\n\b\nExample:\n  tao-daemon rollout {name} --reason "{example}"')
+    @reason_option
+    @json_option
+    @daemon_options
+    def verb(client: ControlClient, reason: str, as_json: bool) -> None:
+        report(act(client, f"/v1/rollout/{name}", reason), as_json=as_json)
+
+
+_verb("approve", "Let the rollout go past the shadow (rollout.mode = approve).", "48 pairs, none worse")
+_verb("abort", "End the open rollout; the incumbent answers everything.", "wrong prompts in the training data")
+_verb("pause", "Hold the open rollout where it is; regressions still abort it.", "release freeze")
+_verb("resume", "Let a paused rollout move again.", "the freeze is over")
+
+
+@command.command()
 @click.option("--full", is_flag=True, help="Skip the rest of the whole rollout: serve everything, settled.")
-def promote(config_path: Path, reason: str, full: bool) -> None:
+@yes_option
+@reason_option
+@json_option
+@daemon_options
+def promote(client: ControlClient, full: bool, yes: bool, reason: str, as_json: bool) -> None:
     """Skip what is left of the present phase or canary step.
 
-    It is refused when the rollout moved between looking and promoting: two people who promote at once promote one step.
+    It is refused when the rollout moved between looking and promoting: two people who promote at once promote one
+    step. --full asks for confirmation in a terminal.
+
+    \b
+    Examples:
+      tao-daemon rollout promote --reason "the step has seen enough"
+      tao-daemon rollout promote --full --yes --reason "incident 42 needs it now"
     """
-    config = read_config(config_path)
-    seen = ControlClient(config).get("/v1/status")["incumbent"]["generation"]
-    _report(_ask(config, "promote", reason, full=full, expected_generation=seen))
+    seen = client.get(_STATUS)
+    if full and seen["rollout"]:
+        adapter = seen["rollout"]["adapter"]
+        confirm(f"Let {adapter} answer everything, without the rest of shadow, canary and baking?", yes=yes)
+    generation = seen["incumbent"]["generation"]
+    report(act(client, "/v1/rollout/promote", reason, full=full, expected_generation=generation), as_json=as_json)
 
 
 @command.command()
-@config_option
+@click.option(
+    "--to",
+    metavar="ADAPTER",
+    shell_complete=undo_targets,
+    help='An adapter that settled before, or "base"; default: one step back.',
+)
+@yes_option
 @reason_option
-@click.option("--to", metavar="ADAPTER", help='An adapter that settled before, or "base"; default: one step back.')
-def undo(config_path: Path, reason: str, to: str | None) -> None:
+@json_option
+@daemon_options
+def undo(client: ControlClient, to: str | None, yes: bool, reason: str, as_json: bool) -> None:
     """Serve the previous adapter again, or the base model, at once. An open canary is taken back first.
 
-    What is still loaded is flipped to at once; another adapter is loaded and verified first. Works with the daemon
-    down: the next routes generation is journaled and written to routes.json, gateways on this machine read it, and
-    the daemon carries on from there at its next start.
+    What is still loaded is flipped to at once; another adapter is loaded and verified first. `--to base` asks for
+    confirmation in a terminal.
+
+    Works with the daemon down, on its machine: the next routes generation is journaled and written to routes.json,
+    gateways on this machine read it, and the daemon carries on from there at its next start. A daemon that hangs has
+    to be stopped first.
 
     \b
     Examples:
       tao-daemon rollout undo --reason "answers got longer"
-      tao-daemon rollout undo --to base --reason "incident 42"
+      tao-daemon rollout undo --to base --yes --reason "incident 42"
     """
-    config = read_config(config_path)
+    if to == "base":
+        confirm("Serve the base model, without any adapter?", yes=yes)
+    key = new_key()
     try:
-        _report(_ask(config, "undo", reason, to=to))
-    except DaemonUnreachable:
+        answer = act(client, "/v1/rollout/undo", reason, key=key, patience=_UNDO_PATIENCE_SECONDS, to=to)
+    except DaemonUnreachable as error:
+        # A daemon that hangs still owns its data; and only under the local token is it known whether it acted.
+        unknown = isinstance(error, AnswerLost) and not client.is_administrator
+        if not client.is_local or unknown or isinstance(error, AnswerLate):
+            raise
         click.echo("the daemon is down: undoing in its journal", err=True)
-        _report(_undo_offline(config, reason or "no reason given", to))
+        answer = offline.undo(client.config, reason or NO_REASON, to, key)
+    report(answer, as_json=as_json)
 
 
-def _ask(config: Config, verb: str, reason: str, **more: Any) -> dict[str, Any]:
-    body = {"actor": actor(), "reason": reason, **more}
-    answer: dict[str, Any] = ControlClient(config).post(f"/v1/rollout/{verb}", body)
-    return answer
+def _picked(found: Document) -> Document:
+    return {name: found[name] for name in _SHOWN}
 
 
-def _undo_offline(config: Config, reason: str, to: str | None) -> dict[str, Any]:
-    from tao_daemon.app.paths import journal_path, routes_path
-    from tao_daemon.app.settings import policy_of
-    from tao_daemon.daemon.instance import sole_owner
-    from tao_daemon.daemon.routes_board import write_routes
-    from tao_daemon.daemon.supervisor import apply_event, last_state
-    from tao_daemon.domain.events import UndoRequested
-    from tao_daemon.registry.journal import Journal
-
-    with sole_owner(config.daemon.data_dir):
-        journal = Journal(journal_path(config))
-        try:
-            event = UndoRequested(actor(), reason, to)
-            transition = apply_event(journal, last_state(journal), event, policy_of(config), time.time())
-            write_routes(routes_path(config), transition.state.routes)
-        finally:
-            journal.close()
-    return {"note": transition.note, "refused": transition.refused}
-
-
-def _report(answer: dict[str, Any]) -> None:
-    """Print what the daemon did; what it refused is exit code 4."""
-    click.echo(answer["note"])
-    if answer["refused"]:
-        raise SystemExit(REFUSED)
-
-
-def _is_open(rollout: dict[str, Any] | None) -> bool:
-    return rollout is not None and rollout["phase"] in ("staged", "shadow", "canary", "baking")
-
-
-def _show(found: dict[str, Any]) -> None:
-    incumbent, rollout = found["incumbent"], found["rollout"]
-    click.echo(f"serving   {incumbent['adapter'] or 'base model'} (generation {incumbent['generation']})")
-    if found["returning_to"]:
-        click.echo(f"undo      to {found['returning_to']}: being loaded and verified")
-    if rollout is None:
-        click.echo("rollout   none yet")
-        return
-    share = f", {rollout['traffic_fraction']:.0%} of the conversations" if rollout["phase"] == "canary" else ""
-    click.echo(f"rollout   {rollout['adapter']} {rollout['phase']}{share}: {rollout['reason']}")
-    if not _is_open(rollout):
-        return
-    click.echo(f"now       {rollout['hold']}")
-    click.echo(f"shadow    {rollout['shadow']}")
-    for name, value in rollout["evidence"].items():
-        click.echo(f"  {name:<32} {value:.6g}")
+def _over(found: Document) -> bool:
+    return not is_open(found["rollout"])

@@ -1,79 +1,198 @@
-"""`tao-daemon round`: list, show, start and cancel rounds."""
+"""`tao-daemon round`: list, show, compare, replay, start and cancel rounds."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import click
 
 from tao_daemon.cli.client import ControlClient
-from tao_daemon.cli.options import actor, config_option, json_option, read_config, reason_option
+from tao_daemon.cli.completion import round_numbers
+from tao_daemon.cli.conditions import Condition, next_round
+from tao_daemon.cli.durations import Duration
+from tao_daemon.cli.exits import FAILED, TIMED_OUT
+from tao_daemon.cli.options import daemon_options, json_option, reason_option
+from tao_daemon.cli.output import clean, echo_json
+from tao_daemon.cli.past import past
+from tao_daemon.cli.verbs import act, report
+from tao_daemon.domain.errors import TaoError
+
+_ORDERS = ("regressions", "gains", "arrival")
 
 
 @click.group()
 def command() -> None:
-    """List, show, start and cancel rounds."""
+    """List, show, compare, replay, start and cancel rounds.
+
+    \b
+    Examples:
+      tao-daemon round list
+      tao-daemon round show 7
+      tao-daemon round run --wait --reason "new prompts"
+    """
 
 
 @command.command("list")
-@config_option
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="The newest so many.")
 @json_option
-def list_rounds(config_path: Path, as_json: bool) -> None:
-    """Every round with its outcome and held-out gain, oldest first."""
-    rounds = ControlClient(read_config(config_path)).get("/v1/rounds")["rounds"]
+@daemon_options
+def list_rounds(client: ControlClient, limit: int, as_json: bool) -> None:
+    """Rounds with their outcome and held-out gain, oldest first.
+
+    Works with the daemon down.
+
+    \b
+    Examples:
+      tao-daemon round list
+      tao-daemon round list --json | jq '.[] | select(.outcome == "accepted") | .round'
+    """
+    found = past(client, "/v1/rounds", lambda disk: disk.rounds(limit), limit=limit)["rounds"]
     if as_json:
-        click.echo(json.dumps(rounds, indent=2))
+        echo_json(found)
         return
-    from rich.console import Console
-    from rich.table import Table
+    from tao_daemon.cli import round_view
+    from tao_daemon.cli.tables import show as draw
 
-    table = Table("round", "outcome", "gain", "seconds", "candidate", "why", box=None)
-    for report in rounds:
-        table.add_row(*_row(report))
-    Console().print(table)
+    draw(round_view.listing(found))
 
 
 @command.command()
-@config_option
-@click.argument("number", type=int)
-def show(config_path: Path, number: int) -> None:
-    """The whole report of round NUMBER, as JSON."""
-    click.echo(json.dumps(ControlClient(read_config(config_path)).get(f"/v1/rounds/{number}"), indent=2))
+@click.argument("number", type=click.IntRange(min=1), shell_complete=round_numbers)
+@click.option("--answers", type=click.IntRange(1, 200), metavar="K", help="K held-out prompts with both answers.")
+@click.option("--order", type=click.Choice(_ORDERS), default="regressions", show_default=True, help="Which come first.")
+@json_option
+@daemon_options
+def show(client: ControlClient, number: int, answers: int | None, order: str, as_json: bool) -> None:
+    """Show round NUMBER: how it ended, and why.
+
+    With the gate's figures, the phases and the rewards. Works with the daemon down. Text of prompts and answers is
+    shown with --answers only, and by a running daemon only.
+
+    \b
+    Examples:
+      tao-daemon round show 7
+      tao-daemon round show 7 --answers 5                   # where the candidate is worse
+      tao-daemon round show 7 --answers 5 --order gains
+      tao-daemon round show 7 --json | jq .verdict.numbers
+    """
+    found = past(client, f"/v1/rounds/{number}", lambda disk: disk.round(number))
+    sides = client.get(f"/v1/rounds/{number}/answers", order=order, limit=answers) if answers else None
+    if as_json:
+        echo_json({**found, "answers": sides} if sides else found)
+        return
+    from tao_daemon.cli import answer_view, round_view
+    from tao_daemon.cli.tables import show as draw
+
+    draw(round_view.report(found, _rewards(client, number, found)))
+    if sides:
+        draw(answer_view.side_by_side(sides))
 
 
 @command.command()
-@config_option
+@click.argument("left", type=click.IntRange(min=1), shell_complete=round_numbers)
+@click.argument("right", type=click.IntRange(min=1), shell_complete=round_numbers)
+@json_option
+@daemon_options
+def compare(client: ControlClient, left: int, right: int, as_json: bool) -> None:
+    """Show rounds LEFT and RIGHT side by side.
+
+    Every figure, and by how much it changed. Works with the daemon down.
+
+    \b
+    Example:
+      tao-daemon round compare 6 7
+    """
+    ask = {"left": left, "right": right}
+    found = past(client, "/v1/rounds/compare", lambda disk: disk.comparison(left, right), **ask)
+    if as_json:
+        echo_json(found)
+        return
+    from tao_daemon.cli import round_view
+    from tao_daemon.cli.tables import show as draw
+
+    draw(round_view.comparison(found))
+
+
+@command.command()
+@click.argument("number", type=click.IntRange(min=1), shell_complete=round_numbers)
+@json_option
+@daemon_options
+def replay(client: ControlClient, number: int, as_json: bool) -> None:
+    """Decide round NUMBER again, from what it left.
+
+    Exit code 1 when anything comes out differently. Works on the daemon's own machine, with the daemon up or down;
+    changes nothing and asks no server.
+
+    \b
+    Examples:
+      tao-daemon round replay 7
+      tao-daemon round replay 7 --json | jq '.checks[] | select(.same | not)'
+    """
+    from tao_daemon.app.replay import replay_round
+
+    found = replay_round(client.config, number)
+    if as_json:
+        echo_json(found)
+    else:
+        from tao_daemon.cli import round_view
+        from tao_daemon.cli.tables import show as draw
+
+        draw(round_view.replay(found))
+    if not found["matches"]:
+        raise SystemExit(FAILED)
+
+
+@command.command()
+@click.option("--wait", is_flag=True, help="Until it has ended; exit code 0 when its candidate was accepted.")
+@click.option("--timeout", type=Duration(), default="2h", show_default=True, help="Of --wait: 90s, 30m, 2h.")
 @reason_option
-def run(config_path: Path, reason: str) -> None:
-    """Start a round now, or as soon as the running one ends."""
-    _post(config_path, "/v1/rounds", reason)
+@json_option
+@daemon_options
+def run(client: ControlClient, wait: bool, timeout: float, reason: str, as_json: bool) -> None:
+    """Start a round now, or as soon as the running one ends.
+
+    \b
+    Examples:
+      tao-daemon round run --reason "new prompts"
+      tao-daemon round run --wait --timeout 1h && tao-daemon wait --for settled
+    """
+    number = next_round(client.get("/v1/status"), running_counts=False)
+    answer = act(client, "/v1/rounds", reason)
+    if not wait or answer["refused"]:
+        report(answer, as_json=as_json)
+        return
+    click.echo(clean(answer["note"]), err=True)
+    from tao_daemon.cli.wait import wait_for
+
+    finding = wait_for(client, Condition.ACCEPTED, timeout, number=number)
+    if as_json:
+        echo_json({"round": number, "accepted": finding.reached, "note": finding.text})
+    else:
+        click.echo(clean(finding.text))
+    if not finding.reached:
+        raise SystemExit(FAILED if finding.lost else TIMED_OUT)
 
 
 @command.command()
-@config_option
 @reason_option
-def cancel(config_path: Path, reason: str) -> None:
-    """Cancel the running round; its prompts return to the pool."""
-    _post(config_path, "/v1/rounds/cancel", reason)
+@json_option
+@daemon_options
+def cancel(client: ControlClient, reason: str, as_json: bool) -> None:
+    """Cancel the running round; its prompts return to the pool.
+
+    \b
+    Example:
+      tao-daemon round cancel --reason "the servers are needed"
+    """
+    report(act(client, "/v1/rounds/cancel", reason), as_json=as_json)
 
 
-def _post(config_path: Path, path: str, reason: str) -> None:
-    answer = ControlClient(read_config(config_path)).post(path, {"actor": actor(), "reason": reason})
-    click.echo(answer["note"])
-
-
-def _row(report: dict[str, Any]) -> tuple[str, ...]:
-    numbers = report.get("verdict", {}).get("numbers", {})
-    gain = f"{numbers['difference']:+.3f}" if "difference" in numbers else "-"
-    seconds = sum(phase.get("seconds", 0.0) for phase in report["phases"].values())
-    why = report.get("outcome_reason", "")
-    return (
-        str(report["round"]),
-        report.get("outcome", "running"),
-        gain,
-        f"{seconds:.0f}",
-        report.get("candidate") or "-",
-        why,
-    )
+def _rewards(client: ControlClient, number: int, found: dict[str, Any]) -> dict[str, Any] | None:
+    """The distribution of rewards; None for a round that did not come so far, or whose tables are gone."""
+    if "scoring" not in found.get("phases", {}):
+        return None
+    try:
+        path = f"/v1/rounds/{number}/rewards"
+        return dict(past(client, path, lambda disk: disk.rewards(number)))
+    except TaoError:
+        return None

@@ -4,6 +4,7 @@ config.toml → parse → resolve secrets → Config. Unknown keys are errors th
 """
 
 from tao_daemon.config.delivery import Control, Freeze, Gateway, PathMap, Rollout, Serving
+from tao_daemon.config.events import Events, Webhook
 from tao_daemon.config.file import Config, load_config, parse_config
 from tao_daemon.config.intake import Buffer, Daemon, Kafka
 from tao_daemon.config.rounds import Gate, Match, Round, Sampling, ScorerConfig, Strategy, Training
@@ -13,6 +14,7 @@ __all__ = [
     "Config",
     "Control",
     "Daemon",
+    "Events",
     "Freeze",
     "Gate",
     "Gateway",
@@ -26,6 +28,7 @@ __all__ = [
     "Serving",
     "Strategy",
     "Training",
+    "Webhook",
     "load_config",
     "parse_config",
 ]

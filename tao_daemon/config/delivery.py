@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tao_daemon.config.values import ClockTime, Fraction, Positive, Seconds, Secret, Section
 from tao_daemon.domain.rollout import NewerCandidate, RolloutMode
+
+_MAX_PORT = 65_535
 
 
 class PathMap(Section):
@@ -110,6 +112,9 @@ class Gateway(Section):
     """Port the gateway listens on; 0 takes a free one."""
     processes: Positive = 1
     """Processes that share the port."""
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    """Port for GET /metrics alone. With several processes this is the first one's, process n has metrics_port + n, and
+    the shared port answers no scrape. 0 for none: a single process answers scrapes on its port all the same."""
     public_model: str = "assistant"
     """The model name that clients use."""
     daemon_url: str = "http://127.0.0.1:8090"
@@ -136,6 +141,16 @@ class Gateway(Section):
     """Deadline of a whole request; a stream must also move at least every 60 seconds."""
     max_body_bytes: Positive = 8_388_608
     """Largest request body."""
+
+    @model_validator(mode="after")
+    def _ports_of_their_own(self) -> Gateway:
+        last = self.metrics_port + self.processes - 1
+        if self.metrics_port and (self.metrics_port <= self.port <= last or last > _MAX_PORT):
+            raise ValueError(
+                f"metrics_port and processes take ports {self.metrics_port} to {last}; they must not include port "
+                f"({self.port}), and end at {_MAX_PORT}"
+            )
+        return self
 
 
 class Control(Section):

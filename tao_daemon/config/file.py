@@ -12,6 +12,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError, model_validator
 
 from tao_daemon.config.delivery import Control, Gateway, Rollout, Serving
+from tao_daemon.config.events import Events
 from tao_daemon.config.intake import Buffer, Daemon, Kafka
 from tao_daemon.config.rounds import Gate, Round, Sampling, ScorerConfig, Training
 from tao_daemon.config.values import Section
@@ -33,6 +34,7 @@ class Config(Section):
     rollout: Rollout = Rollout()
     gateway: Gateway = Gateway()
     control: Control = Control()
+    events: Events = Events()
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:

@@ -27,6 +27,7 @@ def _resolve_secret(value: Any) -> Any:
 
 
 Secret = Annotated[SecretStr | None, BeforeValidator(_resolve_secret)]
+RequiredSecret = Annotated[SecretStr, BeforeValidator(_resolve_secret)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
 Positive = Annotated[int, Field(ge=1)]

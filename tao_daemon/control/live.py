@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from tao_daemon.daemon.progress import PhaseProgress
+from tao_daemon.domain.ports import JournalEntry, JournalReader
 from tao_daemon.domain.signals import PhaseProgressed, Signal
-from tao_daemon.registry.journal import Entry, Journal
 
 _PAGE = 200
 _PROGRESS_SECONDS = 0.5
@@ -33,7 +31,7 @@ class Happening:
 class LiveFeed:
     """Wakes its readers. `nudge` belongs to the event loop's thread; signals come from any."""
 
-    def __init__(self, journal: Callable[[], Journal], progress: Callable[[], PhaseProgress | None]) -> None:
+    def __init__(self, journal: JournalReader, progress: Callable[[], PhaseProgress | None]) -> None:
         self._journal = journal
         self._progress = progress
         self._loop = asyncio.get_running_loop()
@@ -58,7 +56,7 @@ class LiveFeed:
             tick = self._tick
             while seen != self._transitions:
                 seen = self._transitions
-                while entries := await asyncio.to_thread(self._after, cursor):
+                while entries := await asyncio.to_thread(self._journal.page, cursor, _PAGE):
                     for entry in entries:
                         yield _transition(entry)
                     cursor = entries[-1].seq
@@ -74,16 +72,11 @@ class LiveFeed:
         tick.set()
 
     def _head(self) -> int:
-        with closing(self._journal()) as journal:
-            last = journal.last()
+        last = self._journal.last()
         return last.seq if last else 0
 
-    def _after(self, cursor: int) -> list[Entry]:
-        with closing(self._journal()) as journal:
-            return list(islice(journal.entries(cursor), _PAGE))
 
-
-def _transition(entry: Entry) -> Happening:
+def _transition(entry: JournalEntry) -> Happening:
     data = {"seq": entry.seq, "at": entry.at, "type": entry.event["type"], "actor": entry.actor, "note": entry.note}
     return Happening("transition", entry.seq, data)
 

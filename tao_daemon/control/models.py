@@ -242,6 +242,8 @@ class Status(Model):
     buffer: BufferCounts | None
     """null while the store does not answer."""
     intake: str
+    intake_lag_records: int | None
+    """Records that wait in Kafka; null before it was measured."""
 
 
 class Rounds(Model):
@@ -293,6 +295,7 @@ class Verification(Model):
     entries: int
     """Whole entries, from the first on."""
     head: Head
+    """The last of them: it vouches for all."""
     problem: str | None
     """The first entry that was changed or is missing, in words."""
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
-from contextlib import closing
 from dataclasses import asdict
-from itertools import islice
 from typing import Any
 
 from tao_daemon.control import insight, models
@@ -18,17 +15,20 @@ from tao_daemon.control.prompt_text import prompt_text
 from tao_daemon.domain.errors import AdapterError, JournalError
 from tao_daemon.domain.ports import AdapterStore, PromptStore
 from tao_daemon.domain.report import AnswerOrder, AnswerPage
-from tao_daemon.registry.journal import Entry, Journal
+from tao_daemon.registry.chain import GENESIS, heads
+from tao_daemon.registry.journal import Entry
+from tao_daemon.registry.journal_reader import ReadOnlyJournal
 from tao_daemon.registry.round_archive import RoundArchive
 
-_GENESIS = models.Head(seq=0, hash="0" * 64)
+_EMPTY = models.Head(seq=0, hash=GENESIS)
+_PAGE = 500
 
 
 class Records:
     """Every method may be called at any time, also while a round runs."""
 
     def __init__(
-        self, archive: RoundArchive, adapters: AdapterStore, store: PromptStore, journal: Callable[[], Journal]
+        self, archive: RoundArchive, adapters: AdapterStore, store: PromptStore, journal: ReadOnlyJournal
     ) -> None:
         self._archive = archive
         self._adapters = adapters
@@ -86,9 +86,8 @@ class Records:
 
     async def audit(self, after: int, limit: int, *, full: bool) -> models.Audit:
         def read() -> models.Audit:
-            with closing(self._journal()) as journal:
-                entries = [_shown(entry, full) for entry in islice(journal.entries(after), limit)]
-                return models.Audit(entries=entries, head=_head(journal))
+            entries = [_shown(entry, full) for entry in self._journal.page(after, limit)]
+            return models.Audit(entries=entries, head=self._head())
 
         return await asyncio.to_thread(read)
 
@@ -96,11 +95,13 @@ class Records:
         """Check the whole hash chain."""
 
         def read() -> models.Verification:
-            with closing(self._journal()) as journal:
-                try:
-                    return models.Verification(entries=journal.verify(), head=_head(journal), problem=None)
-                except JournalError as error:
-                    return models.Verification(entries=0, head=_head(journal), problem=str(error))
+            last = _EMPTY
+            try:
+                for head in heads(self._journal.rows()):
+                    last = models.Head(seq=head.seq, hash=head.hash)
+            except JournalError as error:
+                return models.Verification(entries=last.seq, head=last, problem=str(error))
+            return models.Verification(entries=last.seq, head=last, problem=None)
 
         return await asyncio.to_thread(read)
 
@@ -111,10 +112,15 @@ class Records:
         return report
 
     def _rollouts(self, limit: int) -> list[dict[str, Any]]:
-        with self._folding, closing(self._journal()) as journal:
-            for entry in journal.entries(self._history.seq):
-                self._history.add(entry)
+        with self._folding:
+            while page := self._journal.page(self._history.seq, _PAGE):
+                for entry in page:
+                    self._history.add(entry)
             return self._history.latest(limit)
+
+    def _head(self) -> models.Head:
+        last = self._journal.last()
+        return models.Head(seq=last.seq, hash=last.hash) if last else _EMPTY
 
     def _adapter(self, name: str) -> dict[str, Any]:
         try:
@@ -130,11 +136,6 @@ class Records:
             "lineage": {**lineage, "prompt_ids": len(lineage["prompt_ids"])},
             "problem": None,
         }
-
-
-def _head(journal: Journal) -> models.Head:
-    last = journal.last()
-    return models.Head(seq=last.seq, hash=last.hash) if last else _GENESIS
 
 
 def _shown(entry: Entry, full: bool) -> dict[str, Any]:

@@ -24,6 +24,7 @@ def status(
     progress: PhaseProgress | None,
     buffer: BufferStats | None,
     intake: str,
+    intake_lag: int | None,
     trigger: str,
     rollout: models.Rollout | None,
     gateways: int,
@@ -47,6 +48,7 @@ def status(
         fleet=models.Fleet(gateways=gateways, unready=list(routes.unready)),
         buffer=models.BufferCounts(**asdict(buffer)) if buffer else None,
         intake=intake,
+        intake_lag_records=intake_lag,
     )
 
 

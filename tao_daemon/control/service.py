@@ -12,6 +12,7 @@ from tao_daemon.control import models, schemas
 from tao_daemon.control.scopes import Scope
 from tao_daemon.control.tokens import TokenFile
 from tao_daemon.daemon.fleet_keeper import FleetKeeper
+from tao_daemon.daemon.intake_lag import IntakeLag
 from tao_daemon.daemon.progress import PhaseProgress, ProgressBoard
 from tao_daemon.daemon.rollout_watch import RolloutWatch
 from tao_daemon.daemon.routes_board import RoutesBoard
@@ -39,6 +40,7 @@ class Service:
     supervisor: Supervisor
     board: RoutesBoard
     progress: ProgressBoard
+    intake_lag: IntakeLag
     store: PromptStore
     traffic: TrafficBoard
     watch: RolloutWatch
@@ -58,6 +60,7 @@ class Service:
             progress=self.running(),
             buffer=await self.stats(),
             intake=self.intake_state(),
+            intake_lag=self.intake_lag.records,
             trigger=self.trigger_reason(),
             rollout=self.rollout(),
             gateways=len(self.traffic.live),

@@ -24,7 +24,7 @@ from tao_daemon.domain.commands import (
 )
 from tao_daemon.domain.errors import TaoError, UpstreamError
 from tao_daemon.domain.events import AdapterVerified, Event, RoundClosed, VerificationFailed
-from tao_daemon.domain.round import ClosingRound, Outcome, RoundState
+from tao_daemon.domain.round import ClosingRound, RoundState
 
 log = logging.getLogger(__name__)
 
@@ -86,22 +86,13 @@ class Executor:
             await asyncio.wait([round_task])
         while True:
             try:
-                await self._put_away(closing)
+                await self._work.put_away(closing)
             except (TaoError, OSError) as error:
                 log.warning("cannot close the round yet", extra={"round": closing.round.id, "reason": str(error)})
                 await asyncio.sleep(_CLOSE_RETRY_SECONDS)
             else:
                 self._post(RoundClosed(closing.round.id))
                 return
-
-    async def _put_away(self, closing: ClosingRound) -> None:
-        ended = closing.round
-        accepted = closing.outcome is Outcome.ACCEPTED
-        await self._parts.store.release(ended.id, consumed=accepted)
-        archive = self._parts.archive
-        report = {"outcome": closing.outcome.value, "outcome_reason": closing.reason, "candidate": ended.candidate}
-        await asyncio.to_thread(archive.update_report, ended.id, report)
-        await asyncio.to_thread(archive.discard_training, ended.id)
 
     async def _verify(self, adapter: str, attempt: int) -> None:
         reach("verifying.begin")

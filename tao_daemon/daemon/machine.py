@@ -7,6 +7,7 @@ ends what was built on the undone adapter. Rounds are in `rounds`, deliveries in
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import assert_never
 
 from tao_daemon.daemon import rollouts, rounds, undo
@@ -16,11 +17,13 @@ from tao_daemon.domain.events import (
     AdapterDeleted,
     AdapterUnservable,
     AdapterVerified,
+    BackupRestored,
     CandidateJudged,
     DaemonStarted,
     Event,
     PhaseCompleted,
     PhaseFailed,
+    PromptsForgotten,
     ReplicaDrifted,
     ReplicaHealed,
     RolloutAborted,
@@ -98,6 +101,10 @@ def _on(event: Event, state: State, policy: Policy, now: float) -> Transition:
             return Transition(state, note=f"token {event.name} may {', '.join(event.scopes)}: {event.reason}")
         case TokenRevoked():
             return Transition(state, note=f"token {event.name} revoked: {event.reason}")
+        case PromptsForgotten():
+            return Transition(state, note=_erasure_note(event))
+        case BackupRestored():
+            return _restored(event, state)
         case _:
             assert_never(event)
 
@@ -113,6 +120,19 @@ def _started(event: DaemonStarted, state: State, policy: Policy, now: float) -> 
         step = step.then(rollouts.verify(step.state, rollout, f"rollout of {rollout.adapter} resumes", now))
     step = step.then(undo.resume(step.state))
     return step.then(rounds.resume(step.state, policy, now))
+
+
+def _erasure_note(event: PromptsForgotten) -> str:
+    note = f"{event.count} prompts erased by {event.selected_by}: {event.reason}"
+    return f"{note}; adapters trained on them: {', '.join(event.adapters)}" if event.adapters else note
+
+
+def _restored(event: BackupRestored, state: State) -> Transition:
+    """Gateways take no older generation than theirs, and theirs may be newer than the backup."""
+    routes = replace(state.routes, generation=max(event.generation, state.routes.generation + 1))
+    taken = datetime.fromtimestamp(event.taken_at, UTC)
+    note = f"restored from a backup of {taken:%Y-%m-%d %H:%M:%S} UTC: {event.reason}"
+    return Transition(replace(state, routes=routes), (PublishRoutes(routes),), note)
 
 
 def _judged(event: CandidateJudged, state: State, now: float) -> Transition:

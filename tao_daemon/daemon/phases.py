@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
+from tao_daemon import __version__
 from tao_daemon.domain.adapter import Lineage, OffsetRange
 from tao_daemon.domain.completion import CompletionGroup, ScoredGroup
 from tao_daemon.domain.errors import TaoError, UpstreamError
@@ -27,11 +30,19 @@ from tao_daemon.domain.ports import (
     Scorer,
     Trainer,
     TrainingJob,
+    TrainingResult,
 )
 from tao_daemon.domain.prompt import Prompt, Source
 from tao_daemon.domain.report import Pair, Verdict
-from tao_daemon.domain.round import Phase, RoundState
-from tao_daemon.domain.signals import Emit, GroupsScored, PhaseProgressed, TrainingStepped
+from tao_daemon.domain.round import ClosingRound, Outcome, Phase, RoundState
+from tao_daemon.domain.signals import (
+    CandidateEvaluated,
+    Emit,
+    GroupsScored,
+    PhaseProgressed,
+    TrainingEnded,
+    TrainingStepped,
+)
 from tao_daemon.registry.round_archive import RoundArchive
 from tao_daemon.scoring.cutoff import settle_cut_off
 
@@ -140,6 +151,22 @@ class RoundWork:
             except (TaoError, OSError) as error:
                 return _failed(running, error)
 
+    async def put_away(self, closing: ClosingRound) -> None:
+        """Give the prompts back or use them up, and finish the report. Idempotent; raises TaoError, OSError."""
+        ended, archive = closing.round, self._parts.archive
+        await self._parts.store.release(ended.id, consumed=closing.outcome is Outcome.ACCEPTED)
+        report = {
+            "started_at": ended.started_at,
+            "reason": ended.reason,
+            "incumbent": ended.incumbent,
+            "outcome": closing.outcome.value,
+            "outcome_reason": closing.reason,
+            "candidate": ended.candidate,
+            "ended_at": self._clock(),
+        }
+        await asyncio.to_thread(archive.update_report, ended.id, report)
+        await asyncio.to_thread(archive.discard_training, ended.id)
+
     async def _attempt(self, running: RoundState) -> Event:
         work = {
             Phase.CLAIMING: self._claim,
@@ -150,7 +177,7 @@ class RoundWork:
         }[running.phase]
         started = time.monotonic()
         event, numbers = await work(running)
-        numbers = {"seconds": round(time.monotonic() - started, 3), **numbers}
+        numbers = {"seconds": round(time.monotonic() - started, 3), **numbers, **self._provenance(running)}
         await asyncio.to_thread(
             self._parts.archive.update_report, running.id, {"phases": {running.phase.value: numbers}}
         )
@@ -158,6 +185,10 @@ class RoundWork:
 
     def _seed(self, running: RoundState) -> int:
         return self._settings.base_seed + running.id
+
+    def _provenance(self, running: RoundState) -> dict[str, Any]:
+        """What it takes to do the phase again: a restart may continue a round with another version or config."""
+        return {"seed": self._seed(running), "version": __version__, "config_digest": self._settings.config_digest}
 
     def _claim_of(self, running: RoundState, limit: int) -> Claim:
         accepts = self._parts.scorer.accepts
@@ -203,14 +234,12 @@ class RoundWork:
         prompts = {prompt.id: prompt for prompt in await self._training_prompts(running)}
         scored: list[ScoredGroup] = []
         for number, group in enumerate(groups, start=1):
-            prompt = prompts[group.prompt_id]
-            rewards = await scorer.score(prompt, [c.text for c in group.completions])
-            if group.completions and None not in rewards:
-                graded = ScoredGroup(group, tuple(r for r in rewards if r is not None), scorer.names(prompt))
-                scored.append(settle_cut_off(graded, prompt.request, self._settings.sampling_limit))
+            graded = await grade(scorer, prompts[group.prompt_id], group, self._settings.sampling_limit)
+            if graded is not None:
+                scored.append(graded)
             self._emit(PhaseProgressed(running.id, running.phase, number, len(groups)))
         useful = [s for s in scored if s.spread >= self._settings.min_spread]
-        signal = _scoring_signal(useful, dropped=len(groups) - len(useful), failures=len(groups) - len(scored))
+        signal = scoring_signal(useful, dropped=len(groups) - len(useful), failures=len(groups) - len(scored))
         self._emit(signal)
         if len(useful) < self._settings.min_groups:
             raise _Unfit(
@@ -226,6 +255,8 @@ class RoundWork:
             "scorer_failures": signal.scorer_failures,
             "mean_reward": signal.mean_reward,
             "mean_reward_plain": signal.mean_reward_plain,
+            "min_spread": self._settings.min_spread,
+            "sampling_limit": self._settings.sampling_limit,
         }
 
     async def _train(self, running: RoundState) -> tuple[Event, dict[str, Any]]:
@@ -239,7 +270,7 @@ class RoundWork:
             self._emit(PhaseProgressed(running.id, running.phase, step.step, step.steps))
 
         self._emit(PhaseProgressed(running.id, running.phase, 0, 1))
-        result = await self._parts.trainer.train(job, progress)
+        result = await self._trained(job, progress)
         trained = {scored.group.prompt_id for scored in groups}
         sources = [prompt.source for prompt in await self._training_prompts(running) if prompt.id in trained]
         lineage = Lineage(
@@ -254,6 +285,20 @@ class RoundWork:
         )
         record = await asyncio.to_thread(adapters.publish, result.directory, lineage, self._clock())
         return self._done(running, f"{record.name} trained", candidate=record.name), dict(result.metrics)
+
+    async def _trained(self, job: TrainingJob, progress: Callable[[TrainingStepped], None]) -> TrainingResult:
+        """Train, and tell how that ended."""
+        began, outcome = time.monotonic(), "cancelled"
+        measured: Mapping[str, float] = {}
+        try:
+            result = await self._parts.trainer.train(job, progress)
+            outcome, measured = "trained", result.metrics
+        except Exception:
+            outcome = "failed"
+            raise
+        finally:
+            self._emit(TrainingEnded(outcome, time.monotonic() - began, measured))
+        return result
 
     async def _evaluate(self, running: RoundState) -> tuple[Event, dict[str, Any]]:
         assert running.candidate is not None
@@ -271,13 +316,15 @@ class RoundWork:
         rows = [_evaluation_row(pair, texts) for pair, texts in zip(evaluated.pairs, evaluated.answers, strict=True)]
         await asyncio.to_thread(parts.archive.write_evaluation, running.id, rows)
         verdict = evaluated.verdict
+        self._emit(CandidateEvaluated(verdict.decision, verdict.numbers))
         report = {
             "candidate": running.candidate,
-            "verdict": {"decision": verdict.decision.value, "reasons": verdict.reasons, "numbers": verdict.numbers},
+            "verdict": asdict(verdict),
         }
         await asyncio.to_thread(parts.archive.update_report, running.id, report)
         judged = CandidateJudged(running.id, running.attempt, verdict.decision, verdict.summary)
-        return judged, {"prompts": len(prompts), "fingerprint": served}
+        # Whose random numbers the bootstrap drew: another version may draw others.
+        return judged, {"prompts": len(prompts), "fingerprint": served, "numpy": np.__version__}
 
     def _done(self, running: RoundState, detail: str, candidate: str | None = None) -> PhaseCompleted:
         return PhaseCompleted(running.id, running.attempt, running.phase, candidate, detail)
@@ -295,6 +342,15 @@ def _offset_ranges(sources: Sequence[Source]) -> tuple[OffsetRange, ...]:
     return tuple(OffsetRange(*place, min(found), max(found)) for place, found in sorted(offsets.items()))
 
 
+async def grade(scorer: Scorer, prompt: Prompt, group: CompletionGroup, sampling_limit: int) -> ScoredGroup | None:
+    """The group with its rewards, and without the completions that say nothing; None when one could not be scored."""
+    rewards = await scorer.score(prompt, [completion.text for completion in group.completions])
+    if not group.completions or None in rewards:
+        return None
+    graded = ScoredGroup(group, tuple(r for r in rewards if r is not None), scorer.names(prompt))
+    return settle_cut_off(graded, prompt.request, sampling_limit)
+
+
 def _sampling_numbers(groups: Sequence[CompletionGroup]) -> dict[str, Any]:
     completions = [c for group in groups for c in group.completions]
     return {
@@ -304,7 +360,8 @@ def _sampling_numbers(groups: Sequence[CompletionGroup]) -> dict[str, Any]:
     }
 
 
-def _scoring_signal(useful: Sequence[ScoredGroup], *, dropped: int, failures: int) -> GroupsScored:
+def scoring_signal(useful: Sequence[ScoredGroup], *, dropped: int, failures: int) -> GroupsScored:
+    """What scoring came to; means are over the rewards of the groups that are kept."""
     rewards = [reward for scored in useful for reward in scored.rewards]
     plain = [
         reward

@@ -102,6 +102,11 @@ class Supervisor:
     def state(self) -> State:
         return self._state
 
+    @property
+    def waiting(self) -> int:
+        """Events in the mailbox."""
+        return self._mailbox.qsize()
+
     def post(self, event: Event) -> None:
         """Tell without waiting. Only from the event loop's thread."""
         self._mailbox.put_nowait(_Letter(event, None, None, None))

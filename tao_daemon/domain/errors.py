@@ -10,7 +10,8 @@ TaoError
 │   └── ServerUnfit      … or no fault of its: the server cannot serve adapters
 ├── TrainingError        the trainer failed
 ├── InstanceError        another process owns the data directory
-└── JournalError         the journal is broken or was tampered with
+├── JournalError         the journal is broken or was tampered with
+└── ArchiveError         a round's artefact is damaged or cannot be read
 """
 
 from __future__ import annotations
@@ -66,3 +67,7 @@ class InstanceError(TaoError):
 
 class JournalError(TaoError):
     """The journal cannot be read, or its hash chain is broken."""
+
+
+class ArchiveError(TaoError):
+    """An artefact of a round is missing where it must be, damaged, or cannot be read."""

@@ -220,6 +220,37 @@ class TokenRevoked:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class PromptsForgotten:
+    """Prompts were erased from the buffer, from rounds and from adapters' fingerprints, while the daemon was down."""
+
+    erasure: str
+    """Identifies it, so that one that was interrupted is noted once."""
+    count: int
+    selected_by: str
+    """What they were chosen by: subject, tenant, conversation or id. Never the value."""
+    rounds: tuple[int, ...]
+    """Rounds that had claimed some of them."""
+    adapters: tuple[str, ...]
+    """Adapters that were trained on some of them, or on top of such an adapter."""
+    fingerprints: tuple[tuple[str, str], ...]
+    """Adapters whose fingerprint lost probes, each with the SHA-256 of what is left of it."""
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackupRestored:
+    """The data directory was put back to what a backup holds; what the journal knew after that is gone."""
+
+    taken_at: float
+    """Unix second of the backup."""
+    generation: int
+    """Above any that gateways may have seen: they follow the restored routes."""
+    actor: str
+    reason: str
+
+
 Event = (
     DaemonStarted
     | RoundRequested
@@ -244,4 +275,6 @@ Event = (
     | AdapterDeleted
     | TokenIssued
     | TokenRevoked
+    | PromptsForgotten
+    | BackupRestored
 )

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tao_daemon.domain.adapter import AdapterRecord, Lineage
 from tao_daemon.domain.completion import Answer, CompletionGroup, ScoredGroup
@@ -46,6 +46,24 @@ class BufferStats:
 
 
 @dataclass(frozen=True, slots=True)
+class BufferDetails:
+    """What an operator asks beyond the counts."""
+
+    tenants: tuple[tuple[str, int], ...]
+    """The twenty tenants with the most prompts, with their numbers of prompts; "" is who names no tenant."""
+    tenant_count: int
+    oldest: float | None
+    """Arrival of the oldest prompt, Unix seconds; None for an empty buffer."""
+    newest: float | None
+    claimed: int
+    """Prompts that the running round trains on."""
+    exhausted: int
+    """Training prompts that took part in so many rounds that none claims them again."""
+    file_bytes: int
+    """On the disk, the write-ahead log included; 0 where there is no file."""
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """What a round wants. `accepts` says whether any scorer matches; the rest never trains."""
 
@@ -68,6 +86,12 @@ class PromptStore(Protocol):
         ...
 
     async def stats(self) -> BufferStats: ...
+
+    async def details(self) -> BufferDetails: ...
+
+    async def read(self, ids: Sequence[str]) -> Mapping[str, Prompt]:
+        """Prompts by identifier; those that are not there, or no more, are absent."""
+        ...
 
     async def claim_training(self, claim: Claim) -> Sequence[Prompt]:
         """Training prompts for a round, newest first, one per cluster. The same round gets the same again."""
@@ -240,6 +264,47 @@ class Fleet(Protocol):
 
     def seen_as(self, path: Path) -> str:
         """A local path as the servers see it."""
+        ...
+
+
+class JournalEntry(Protocol):
+    """One transition as it was journaled, in plain JSON values."""
+
+    @property
+    def seq(self) -> int: ...
+
+    @property
+    def at(self) -> float:
+        """Unix second."""
+        ...
+
+    @property
+    def event(self) -> Mapping[str, Any]:
+        """`type` is the name of a class of `domain.events`; the rest are its fields."""
+        ...
+
+    @property
+    def state_after(self) -> Mapping[str, Any]: ...
+
+    @property
+    def actor(self) -> str: ...
+
+    @property
+    def note(self) -> str: ...
+
+    @property
+    def hash(self) -> str: ...
+
+
+class JournalReader(Protocol):
+    """Looks at the journal, from any thread, while its owner writes. Every method raises JournalError."""
+
+    def last(self) -> JournalEntry | None: ...
+
+    def get(self, seq: int) -> JournalEntry | None: ...
+
+    def page(self, after: int, limit: int) -> Sequence[JournalEntry]:
+        """The next entries above `after`, in order, at most `limit`."""
         ...
 
 

@@ -15,6 +15,9 @@ from tao_daemon.domain.traffic import SplitCounts
 BASE = "base"
 """How people name the base model where an adapter is expected."""
 
+WAITS_FOR_APPROVAL = "waits for `tao-daemon rollout approve`"
+"""Ends the `hold` of a rollout that nothing but a person keeps back."""
+
 
 class RolloutMode(StrEnum):
     """Who decides that an accepted candidate serves."""

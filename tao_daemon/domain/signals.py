@@ -5,9 +5,10 @@ Signals never move the machine, are not journaled, and carry no text of prompts 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+from tao_daemon.domain.report import Decision
 from tao_daemon.domain.round import Phase
 
 
@@ -55,6 +56,50 @@ class IntakeLagMeasured:
 
 
 @dataclass(frozen=True, slots=True)
+class IntakeInterrupted:
+    """A session with Kafka ended and another one begins.
+
+    `broker_unreachable`; `buffer_failed`: the buffer does not say where to go on; `replaced`: partitions changed or
+    stood still.
+    """
+
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLettersFailed:
+    """The dead-letter topic did not take them; their records are read again."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class BufferWritten:
+    """A batch and its offsets were committed, or only offsets."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BufferFailed:
+    """The buffer did not do what was asked: `disk_floor` (too little free space) or `database`."""
+
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class BufferMeasured:
+    """The room that the buffer takes, and has."""
+
+    file_bytes: int
+    """Of the database and its write-ahead log."""
+    free_bytes: int
+    """On its file system."""
+    floor_bytes: int
+    """Below so many free bytes nothing is ingested; 0 for no floor."""
+
+
+@dataclass(frozen=True, slots=True)
 class PhaseProgressed:
     round: int
     phase: Phase
@@ -68,6 +113,8 @@ class CompletionsSampled:
 
     strategy_counts: tuple[tuple[str, int], ...]
     tokens: int
+    seconds: float = 0.0
+    """From the first request for it to the last answer, turns waited for included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +127,19 @@ class SamplesLost:
 
     kind: str
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingPaced:
+    """How much may be asked of the servers that live requests share."""
+
+    limit: int
+    """Requests that may be in flight; 0 holds sampling."""
+    in_flight: int
+    waiting: int
+    """Requests that wait for their turn."""
+    slowdown: float | None
+    """99th percentile of the live answers of the last seconds over the usual one; None while one is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +161,42 @@ class TrainingStepped:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingEnded:
+    """One attempt at training is over: `trained`, `failed` or `cancelled`."""
+
+    outcome: str
+    seconds: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What the trainer measured; another trainer may measure other things. Empty unless `trained`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateEvaluated:
+    """The gate gave its verdict."""
+
+    decision: Decision
+    numbers: Mapping[str, float]
+    """Those of the verdict; with too few prompts nearly none."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationSent:
+    """One try at one notification ended: `delivered`, `failed` (it is tried again) or `refused` (it is not)."""
+
+    sink: str
+    """The name of a configured sink."""
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationLag:
+    """Journal entries that a sink has not been told of yet. Said at the start too, so that every sink is known."""
+
+    sink: str
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamCalled:
     """One HTTP call to a model server ended."""
 
@@ -115,12 +211,22 @@ Signal = (
     | OffsetGapFound
     | IntakeStateChanged
     | IntakeLagMeasured
+    | IntakeInterrupted
+    | DeadLettersFailed
+    | BufferWritten
+    | BufferFailed
+    | BufferMeasured
     | PhaseProgressed
     | CompletionsSampled
     | SamplesLost
+    | SamplingPaced
     | GroupsScored
     | TrainingStepped
+    | TrainingEnded
+    | CandidateEvaluated
     | UpstreamCalled
+    | NotificationSent
+    | NotificationLag
 )
 
 Emit = Callable[[Signal], None]

@@ -8,19 +8,17 @@ Guards: length and truncation, so that a candidate cannot win by writing more or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from statistics import fmean
 
-from tao_daemon.domain.report import Decision, Interval, Pair, Verdict
+from tao_daemon.domain.report import SAME, Criterion, Decision, Interval, Pair, Standing, Verdict
 from tao_daemon.evaluation.statistics import BootstrapIntervals, bootstrap_mean
 
 RECOMMENDED_PAIRS = 200
 """For scores from a verifier."""
 MAX_DROPPED = 0.1
 """Largest fraction of prompts that may go unscored before the rest no longer stands for them."""
-
-_SAME = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +33,9 @@ class Limits:
     max_truncation_increase: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Finding:
-    """One criterion: refuted or not, met or not, and how it reads."""
-
-    text: str
-    met: bool
-    refuted: bool = False
+def recorded_limits(settings: Mapping[str, float]) -> Limits:
+    """The limits among a verdict's `settings`. Raises KeyError for one that is not there."""
+    return Limits(**{field.name: settings[field.name] for field in fields(Limits)})  # type: ignore[arg-type]
 
 
 def too_few(available: int, limits: Limits) -> Verdict | None:
@@ -52,7 +46,8 @@ def too_few(available: int, limits: Limits) -> Verdict | None:
         f"{available} held-out prompts, fewer than gate.min_prompts ({limits.min_prompts}); "
         "wait for traffic or lower it"
     )
-    return Verdict(Decision.INCONCLUSIVE, (reason,), {"available": float(available)})
+    numbers = {"available": float(available)}
+    return _unjudged("prompts", reason, numbers, asdict(limits))
 
 
 def judge(pairs: Sequence[Pair], limits: Limits, *, available: int, seed: int) -> Verdict:
@@ -68,53 +63,72 @@ def judge(pairs: Sequence[Pair], limits: Limits, *, available: int, seed: int) -
             "see the log for scorer failures and refused prompts"
         )
         numbers = {"available": float(available), "pairs": float(len(pairs)), "dropped": float(dropped)}
-        return Verdict(Decision.INCONCLUSIVE, (reason,), numbers)
+        return _unjudged("scored_prompts", reason, numbers, {**asdict(limits), "seed": seed})
     return _judge(pairs, limits, dropped, seed)
+
+
+def _unjudged(criterion: str, reason: str, numbers: Mapping[str, float], settings: Mapping[str, float]) -> Verdict:
+    """Inconclusive before any difference is looked at."""
+    criteria = (Criterion(criterion, Standing.OPEN, reason, numbers),)
+    return Verdict(Decision.INCONCLUSIVE, (reason,), numbers, criteria, settings)
 
 
 def _judge(pairs: Sequence[Pair], limits: Limits, dropped: int, seed: int) -> Verdict:
     gain = _bootstrap([pair.difference for pair in pairs], (-1.0, 1.0), limits, seed)
     numbers = _numbers(pairs, limits, gain, seed)
     numbers |= {"available": float(len(pairs) + dropped), "dropped": float(dropped)}
-    findings = [
+    criteria = [
         _gain(gain, len(pairs)),
         _differing(int(numbers["differing_pairs"]), limits.min_differing_pairs),
-        _guard("length ratio", numbers["length_ratio"], limits.max_length_ratio),
-        _guard("truncation increase", numbers["truncation_increase"], limits.max_truncation_increase),
+        _guard("length_ratio", numbers["length_ratio"], limits.max_length_ratio),
+        _guard("truncation_increase", numbers["truncation_increase"], limits.max_truncation_increase),
     ]
-    if any(finding.refuted for finding in findings):
+    standings = {criterion.outcome for criterion in criteria}
+    if Standing.REFUTED in standings:
         decision = Decision.FAIL
     else:
-        decision = Decision.PASS if all(finding.met for finding in findings) else Decision.INCONCLUSIVE
+        decision = Decision.INCONCLUSIVE if Standing.OPEN in standings else Decision.PASS
     # The gain always comes first; what stands in the way of a pass comes before what does not.
-    ordered = [findings[0], *sorted(findings[1:], key=lambda finding: finding.met)]
-    return Verdict(decision, (*(f.text for f in ordered), *_notes(len(pairs), dropped)), numbers)
+    ordered = (criteria[0], *sorted(criteria[1:], key=lambda criterion: criterion.outcome is Standing.HELD))
+    reasons = (*(criterion.text for criterion in ordered), *_notes(len(pairs), dropped))
+    return Verdict(decision, reasons, numbers, ordered, {**asdict(limits), "seed": seed})
 
 
-def _gain(gain: BootstrapIntervals, pairs: int) -> _Finding:
+def _gain(gain: BootstrapIntervals, pairs: int) -> Criterion:
     interval, surer = gain.percentile, gain.studentised
     figures = f"{gain.mean:+.2f} {_range(interval)} over {pairs} pairs"
     if interval.high < 0.0:
-        return _Finding(f"worse: gain {figures}", met=False, refuted=True)
-    if interval.low <= 0.0:
-        return _Finding(f"no sure gain: {figures}", met=False)
-    if surer.low <= 0.0:
-        return _Finding(
-            f"no sure gain: {figures}, but studentised {_range(surer)}: rare losses could outweigh it", met=False
-        )
-    return _Finding(f"gain {figures}", met=True)
+        outcome, text = Standing.REFUTED, f"worse: gain {figures}"
+    elif interval.low <= 0.0:
+        outcome, text = Standing.OPEN, f"no sure gain: {figures}"
+    elif surer.low <= 0.0:
+        outcome = Standing.OPEN
+        text = f"no sure gain: {figures}, but studentised {_range(surer)}: rare losses could outweigh it"
+    else:
+        outcome, text = Standing.HELD, f"gain {figures}"
+    numbers = {
+        "difference": gain.mean,
+        "difference_low": interval.low,
+        "difference_high": interval.high,
+        "studentised_low": surer.low,
+        "pairs": float(pairs),
+    }
+    return Criterion("gain", outcome, text, numbers)
 
 
-def _differing(differing: int, least: int) -> _Finding:
+def _differing(differing: int, least: int) -> Criterion:
+    numbers = {"differing_pairs": float(differing), "least": float(least)}
     if differing >= least:
-        return _Finding(f"{differing} pairs differ, at least {least} needed", met=True)
-    return _Finding(f"only {differing} pairs differ, {least} needed", met=False)
+        text = f"{differing} pairs differ, at least {least} needed"
+        return Criterion("differing_pairs", Standing.HELD, text, numbers)
+    return Criterion("differing_pairs", Standing.OPEN, f"only {differing} pairs differ, {least} needed", numbers)
 
 
-def _guard(name: str, value: float, limit: float) -> _Finding:
+def _guard(name: str, value: float, limit: float) -> Criterion:
+    words, numbers = name.replace("_", " "), {name: value, "most": limit}
     if value <= limit:
-        return _Finding(f"{name} {value:.2f}, at most {limit:.2f}", met=True)
-    return _Finding(f"{name} {value:.2f} exceeds {limit:.2f}", met=False, refuted=True)
+        return Criterion(name, Standing.HELD, f"{words} {value:.2f}, at most {limit:.2f}", numbers)
+    return Criterion(name, Standing.REFUTED, f"{words} {value:.2f} exceeds {limit:.2f}", numbers)
 
 
 def _notes(pairs: int, dropped: int) -> list[str]:
@@ -142,7 +156,7 @@ def _numbers(pairs: Sequence[Pair], limits: Limits, gain: BootstrapIntervals, se
         "studentised_low": gain.studentised.low,
         "studentised_high": gain.studentised.high,
         "pairs": float(len(pairs)),
-        "differing_pairs": float(sum(abs(pair.difference) > _SAME for pair in pairs)),
+        "differing_pairs": float(sum(abs(pair.difference) > SAME for pair in pairs)),
         "length_ratio": _length_ratio(pairs),
         "truncation_increase": fmean(pair.candidate_truncated - pair.incumbent_truncated for pair in pairs),
         "confidence": limits.confidence,

@@ -133,7 +133,7 @@ class Capture:
         except (KafkaError, OSError, ValueError) as error:
             log.warning("capture failed", extra={"error": type(error).__name__, "prompts": len(batch)})
         acknowledged = sum(bool(future.succeeded()) for future in futures)
-        self._meters.captured += acknowledged
+        self._meters.acknowledged(acknowledged)
         if acknowledged == len(batch):
             return producer
         # After a broker lost its state a producer may never recover; a new one does.

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from tao_daemon.gateway.meters import Meters
 from tao_daemon.gateway.proxy import Proxy
 from tao_daemon.gateway.routing import error_body, model_list
+from tao_daemon.gateway.scrape import Exposition, scraped
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -19,8 +19,9 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 class Handlers:
     """Every route of one gateway. `draining` ends readiness."""
 
-    def __init__(self, proxy: Proxy, meters: Meters, public_model: str) -> None:
-        self._meters = meters
+    def __init__(self, proxy: Proxy, exposition: Exposition | None, public_model: str) -> None:
+        """`exposition` gives this process's metrics; None where others share the port, and any of them may answer."""
+        self._exposition = exposition
         self._public_model = public_model
         self.draining = False
         self._routes: dict[str, tuple[str, Handler]] = {
@@ -53,7 +54,10 @@ class Handlers:
         return web.Response(text="ready\n")
 
     async def metrics(self, request: web.BaseRequest) -> web.Response:
-        return web.Response(body=self._meters.exposition(), content_type="text/plain", charset="utf-8")
+        if self._exposition is None:
+            text = "several processes share this port; each has its metrics on gateway.metrics_port + its number\n"
+            return web.Response(status=404, text=text)
+        return scraped(self._exposition)
 
 
 def _refusal(status: int, reason: str, headers: dict[str, str]) -> web.Response:

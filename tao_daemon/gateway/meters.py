@@ -1,6 +1,7 @@
 """What a gateway counts. vLLM has no errors or latencies per adapter, so they are measured here.
 
-Plain numbers while requests run, Prometheus families when asked. Adapters' names are unbounded and appear on the
+Plain numbers while requests run, Prometheus families when asked; what there is to count is declared in
+`domain.gateway_metrics`. Adapters' names are unbounded and appear on the
 `_info` metric alone; everything else says candidate, adapter, previous or base.
 """
 
@@ -8,20 +9,25 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
+from tao_daemon.clients.process_metrics import ProcessMetrics
+from tao_daemon.clients.prometheus import exposition, new_registry
+from tao_daemon.domain import gateway_metrics as declared
+from tao_daemon.domain.metrics import Family
+from tao_daemon.domain.ports import Clock
 from tao_daemon.domain.rollout import Routes
 from tao_daemon.domain.traffic import DURATION_EDGES
 from tao_daemon.gateway.routing import Kind
-
-REFUSED = "none"
-"""The `kind` of a request that was bound to no version."""
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily | InfoMetricFamily
 
 
 class Histogram:
@@ -47,14 +53,15 @@ class Histogram:
 
 
 def _seconds() -> Histogram:
-    return Histogram(_SECONDS)
+    return Histogram(declared.DURATION.buckets)
 
 
 class Meters(Collector):
     """One gateway's numbers. Written by one event loop; the captured ones by the capture's thread."""
 
-    def __init__(self) -> None:
-        self.requests: Counter[tuple[str, str]] = Counter()
+    def __init__(self, version: str, clock: Clock) -> None:
+        self._clock = clock
+        self.requests: Counter[tuple[str, ...]] = Counter()
         self.durations: defaultdict[str, Histogram] = defaultdict(_seconds)
         self.first_bytes: defaultdict[str, Histogram] = defaultdict(_seconds)
         self.tokens: Counter[str] = Counter()
@@ -67,18 +74,23 @@ class Meters(Collector):
         self.completed = Histogram(DURATION_EDGES)
         """Seconds of answers that came back whole and well, whatever the version: what "slow" is measured against."""
         self.captured = 0
+        self.captured_at = 0.0
+        """Unix second of the latest acknowledgement."""
         self.capture_dropped: Counter[str] = Counter()
         self.capture_failed = 0
         self.capture_waiting = 0
         self.reports_failed = 0
+        self.reported_at = 0.0
+        """Unix second of the latest report that was taken."""
         self._routes = Routes(0, None)
         self._connected = False
-        self._registry = CollectorRegistry()
+        self._registry = new_registry()
         self._registry.register(self)
+        self.process = ProcessMetrics(self._registry, version=version, component="gateway")
 
     def ended(self, kind: Kind | None, status: str, seconds: float) -> None:
         """A request ended: `status` is a class such as 2xx, `cut` after the first byte, or `cancelled`."""
-        name = kind or REFUSED
+        name = kind or declared.REFUSED
         self.requests[name, status] += 1
         self.durations[name].observe(seconds)
         if status == "2xx":
@@ -98,101 +110,78 @@ class Meters(Collector):
         if to is not None:
             self.by_model[to] += 1
 
+    def acknowledged(self, prompts: int) -> None:
+        """Kafka has them."""
+        if prompts:
+            self.captured += prompts
+            self.captured_at = self._clock()
+
+    def reported(self, taken: bool) -> None:
+        """The daemon took a report, or did not."""
+        if taken:
+            self.reported_at = self._clock()
+        else:
+            self.reports_failed += 1
+
     def routes(self, routes: Routes, connected: bool) -> None:
         self._routes, self._connected = routes, connected
 
     def exposition(self) -> bytes:
-        return generate_latest(self._registry)
+        return exposition(self._registry)
 
-    def collect(self) -> Iterator[Family]:
+    def collect(self) -> Iterator[Metric]:
         """Called by the registry at every scrape."""
         yield from self._traffic()
         yield from self._capture()
         yield from self._control()
 
-    def _traffic(self) -> Iterator[Family]:
-        yield _counter(
-            "tao_gateway_requests",
-            "Requests by the kind of version that answered (or should have) and by how they ended.",
-            ("kind", "status"),
-            self.requests.items(),
-        )
-        yield _histogram(
-            "tao_gateway_request_duration_seconds",
-            "From the request's arrival to the last byte of its answer.",
-            self.durations,
-        )
-        yield _histogram(
-            "tao_gateway_time_to_first_token_seconds",
-            "From the request's arrival to the first event of a streamed answer.",
-            self.first_bytes,
-        )
-        yield _counter(
-            "tao_gateway_completion_tokens",
-            "Completion tokens: by the answer's usage where it carries one, else one per event of a stream.",
-            ("kind",),
-            _by_kind(self.tokens),
-        )
-        yield _counter(
-            "tao_gateway_truncated_answers",
-            "Answers cut off by their length limit (finish_reason length).",
-            ("kind",),
-            _by_kind(self.truncated),
-        )
-        yield _counter(
-            "tao_gateway_fallbacks",
-            "Requests that no reachable replica could answer with a version of this kind.",
-            ("kind",),
-            _by_kind(self.fallbacks),
-        )
-        unreachable = "Attempts at a replica that gave no answer."
-        yield CounterMetricFamily("tao_gateway_unreachable_replicas", unreachable, self.unreachable)
-        yield GaugeMetricFamily("tao_gateway_in_flight_requests", "Requests being answered now.", self.in_flight)
+    def _traffic(self) -> Iterator[Metric]:
+        yield _counter(declared.REQUESTS, self.requests)
+        yield _histogram(declared.DURATION, self.durations)
+        yield _histogram(declared.FIRST_TOKEN, self.first_bytes)
+        yield _counter(declared.TOKENS, _by_kind(self.tokens))
+        yield _counter(declared.TRUNCATED, _by_kind(self.truncated))
+        yield _counter(declared.FALLBACKS, _by_kind(self.fallbacks))
+        yield _counter(declared.UNREACHABLE, {(): self.unreachable})
+        yield _gauge(declared.IN_FLIGHT, self.in_flight)
 
-    def _capture(self) -> Iterator[Family]:
-        sent = "Prompts that Kafka has acknowledged."
-        yield CounterMetricFamily("tao_gateway_captured_prompts", sent, self.captured)
-        yield _counter(
-            "tao_gateway_capture_dropped_prompts",
-            "Prompts not captured: the queue was full, or larger than buffer.max_prompt_bytes.",
-            ("reason",),
-            [((reason,), self.capture_dropped[reason]) for reason in ("full", "too_large")],
-        )
-        failed = "Prompts that were given to Kafka and not acknowledged."
-        yield CounterMetricFamily("tao_gateway_capture_failed_prompts", failed, self.capture_failed)
-        waiting = "Prompts that wait for Kafka."
-        yield GaugeMetricFamily("tao_gateway_capture_queue_prompts", waiting, self.capture_waiting)
+    def _capture(self) -> Iterator[Metric]:
+        yield _counter(declared.CAPTURED, {(): self.captured})
+        yield _counter(declared.CAPTURE_DROPPED, {(why,): count for why, count in self.capture_dropped.items()})
+        yield _counter(declared.CAPTURE_FAILED, {(): self.capture_failed})
+        yield _gauge(declared.CAPTURE_WAITING, self.capture_waiting)
+        yield _gauge(declared.LAST_CAPTURE, self.captured_at)
 
-    def _control(self) -> Iterator[Family]:
+    def _control(self) -> Iterator[Metric]:
         routes = self._routes
-        generation = "Generation of the routes in use."
-        yield GaugeMetricFamily("tao_gateway_routes_generation", generation, routes.generation)
-        share = "The share of conversations that the candidate answers."
-        yield GaugeMetricFamily("tao_gateway_candidate_fraction", share, routes.fraction if routes.candidate else 0.0)
-        connected = "1 while the daemon answers; 0 serves on with the last routes."
-        yield GaugeMetricFamily("tao_gateway_daemon_connected", connected, float(self._connected))
-        failed = "Reports that the daemon did not take."
-        yield CounterMetricFamily("tao_gateway_failed_reports", failed, self.reports_failed)
-        names = {name: getattr(routes, name) or "" for name in ("adapter", "previous", "candidate")}
-        yield InfoMetricFamily("tao_gateway_routes", "The adapters in use.", names)
+        yield _gauge(declared.GENERATION, routes.generation)
+        yield _gauge(declared.FRACTION, routes.fraction if routes.candidate else 0.0)
+        yield _gauge(declared.CONNECTED, float(self._connected))
+        yield _counter(declared.FAILED_REPORTS, {(): self.reports_failed})
+        yield _gauge(declared.LAST_REPORT, self.reported_at)
+        names = {name: getattr(routes, name) or "" for name in declared.ROUTES.label_names}
+        yield InfoMetricFamily(declared.ROUTES.base_name, declared.ROUTES.help, names)
 
 
-def _by_kind(counts: Counter[str]) -> Iterable[tuple[tuple[str], float]]:
-    """Every kind, so that the series are there before the first of each."""
-    return [((kind,), counts[kind]) for kind in Kind]
+def _by_kind(counts: Counter[str]) -> dict[tuple[str, ...], float]:
+    return {(kind,): count for kind, count in counts.items()}
 
 
-def _counter(
-    name: str, text: str, labels: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], float]]
-) -> CounterMetricFamily:
-    family = CounterMetricFamily(name, text, labels=labels)
-    for key, value in sorted(values):
-        family.add_metric(key, value)
-    return family
+def _counter(family: Family, counts: Mapping[tuple[str, ...], float]) -> Metric:
+    """With every series that there can be, so that each is there before the first of its kind."""
+    made = CounterMetricFamily(family.base_name, family.help, labels=family.label_names)
+    for key in sorted({*family.known_series(), *counts}):
+        made.add_metric(key, counts.get(key, 0))
+    return made
 
 
-def _histogram(name: str, text: str, by_kind: dict[str, Histogram]) -> HistogramMetricFamily:
-    family = HistogramMetricFamily(name, text, labels=("kind",))
-    for kind, histogram in sorted(by_kind.items()):
-        family.add_metric((kind,), list(histogram.buckets()), histogram.total)
-    return family
+def _gauge(family: Family, value: float) -> Metric:
+    return GaugeMetricFamily(family.name, family.help, value)
+
+
+def _histogram(family: Family, by_kind: Mapping[str, Histogram]) -> Metric:
+    made = HistogramMetricFamily(family.name, family.help, labels=family.label_names)
+    for key in family.known_series():
+        kept = by_kind.get(key[0]) or Histogram(family.buckets)
+        made.add_metric(key, list(kept.buckets()), kept.total)
+    return made

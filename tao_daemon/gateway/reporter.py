@@ -89,7 +89,7 @@ class Reporter:
 
     def _note(self, problem: str) -> None:
         """Count a failure; log when it begins and when it ends."""
-        self._meters.reports_failed += bool(problem)
+        self._meters.reported(not problem)
         if bool(problem) is self._works or self._works is None:
             level, text = (logging.WARNING, "reports fail") if problem else (logging.INFO, "reports arrive")
             log.log(level, text, extra={"url": self._url, "problem": problem})

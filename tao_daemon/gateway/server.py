@@ -15,7 +15,9 @@ from collections.abc import Callable
 import aiohttp
 from aiohttp import web
 
+from tao_daemon import __version__
 from tao_daemon.config import Config
+from tao_daemon.domain.ports import Clock
 from tao_daemon.domain.rollout import Routes
 from tao_daemon.domain.traffic import GatewayReport
 from tao_daemon.gateway.capture import Capture
@@ -23,9 +25,12 @@ from tao_daemon.gateway.evidence import Evidence
 from tao_daemon.gateway.handlers import Handlers
 from tao_daemon.gateway.meters import Meters
 from tao_daemon.gateway.proxy import Proxy
-from tao_daemon.gateway.reporter import Reporter, Token
+from tao_daemon.gateway.reporter import Reporter
 from tao_daemon.gateway.routes_client import RoutesClient
+from tao_daemon.gateway.scrape import metrics_site
+from tao_daemon.gateway.token import Token
 from tao_daemon.gateway.upstreams import Upstreams
+from tao_daemon.gateway.workers import own_port
 
 log = logging.getLogger(__name__)
 _http_log = logging.getLogger(f"{__name__}.http")
@@ -36,13 +41,16 @@ _FLUSH_SECONDS = 3.0
 """For captured prompts, at the stop."""
 
 
-async def run_gateway(config: Config, stop: asyncio.Event, ready: Callable[[int], None] | None = None) -> None:
+async def run_gateway(
+    config: Config, stop: asyncio.Event, ready: Callable[[int], None] | None = None, *, clock: Clock
+) -> None:
     """Serve until `stop`, then let what is in flight end within daemon.shutdown_seconds.
 
-    `ready` gets the port. Raises OSError when the address cannot be had.
+    `ready` gets the port. Raises OSError when an address cannot be had.
     """
-    async with aiohttp.ClientSession() as daemon:
-        gateway = _Gateway(config, daemon)
+    meters, own = Meters(__version__, clock), config.gateway
+    async with aiohttp.ClientSession() as daemon, metrics_site(meters.exposition, own.host, own_port(own.metrics_port)):
+        gateway = _Gateway(config, daemon, meters)
         try:
             await gateway.routes.load()
             await _serve(config, gateway, stop, ready or (lambda port: None))
@@ -73,21 +81,22 @@ async def _serve(config: Config, gateway: _Gateway, stop: asyncio.Event, ready: 
 class _Gateway:
     """The parts of one process, put together."""
 
-    def __init__(self, config: Config, daemon: aiohttp.ClientSession) -> None:
+    def __init__(self, config: Config, daemon: aiohttp.ClientSession, meters: Meters) -> None:
         gateway, key, token = config.gateway, config.serving.api_key, config.gateway.daemon_token
         # Process numbers repeat, in containers above all; a report under an old name would take counters back.
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._max_body_bytes = gateway.max_body_bytes
-        self._meters = Meters()
+        self._meters = meters
         self._evidence = Evidence()
         self._capture = Capture(config, self._meters) if gateway.capture else None
         routes_file = gateway.routes_file or config.daemon.data_dir / "routes.json"
-        self.routes = RoutesClient(gateway.daemon_url, routes_file, self.id, daemon, self._routes_changed)
+        shown = Token(token.get_secret_value() if token else None, config.daemon.data_dir / "control.token")
+        self.routes = RoutesClient(gateway.daemon_url, routes_file, self.id, daemon, shown, self._routes_changed)
         self._reporter = Reporter(
             gateway.daemon_url,
             daemon,
             self._report,
-            Token(token.get_secret_value() if token else None, config.daemon.data_dir / "control.token"),
+            shown,
             self._meters,
             every_seconds=gateway.report_seconds,
         )
@@ -103,7 +112,7 @@ class _Gateway:
             conversation_header=gateway.conversation_header,
             request_seconds=gateway.request_timeout_seconds,
         )
-        self.handlers = Handlers(proxy, self._meters, gateway.public_model)
+        self.handlers = Handlers(proxy, meters.exposition if gateway.processes == 1 else None, gateway.public_model)
 
     def server(self) -> web.Server:
         """The HTTP server, without a connection yet."""
@@ -118,9 +127,11 @@ class _Gateway:
 
     async def follow(self) -> None:
         """Keep routes current and the daemon informed, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.routes.run())
-            group.create_task(self._reporter.run())
+        with self._meters.process.counting():
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._meters.process.watch_loop())
+                group.create_task(self.routes.run())
+                group.create_task(self._reporter.run())
 
     async def close(self) -> None:
         """Flush what was captured, and say that nothing is in flight any more."""

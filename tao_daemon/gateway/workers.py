@@ -33,13 +33,26 @@ def is_worker() -> bool:
     return WORKER_VARIABLE in os.environ
 
 
+def own_port(first: int) -> int:
+    """The port of this process alone, when process n has `first` + n; 0 for none."""
+    return first and first + int(os.environ.get(WORKER_VARIABLE, 0))
+
+
 async def run_workers(
-    command: Sequence[str], count: int, address: tuple[str, int], stop: asyncio.Event, drain_seconds: float
+    command: Sequence[str],
+    count: int,
+    address: tuple[str, int],
+    stop: asyncio.Event,
+    drain_seconds: float,
+    *,
+    metrics_port: int = 0,
 ) -> None:
     """Keep `count` processes of `command` running until `stop`, then let them drain.
 
-    Raises ConfigError for port 0, and OSError when somebody else has the address.
+    Raises ConfigError for port 0, and OSError when somebody else has the address, or a metrics port of a worker.
     """
+    for number in range(count if metrics_port else 0):
+        _bound(address[0], metrics_port + number).close()
     with _reserved(address):
         workers = [asyncio.create_task(_keep_running(command, number, stop, drain_seconds)) for number in range(count)]
         try:
@@ -67,15 +80,22 @@ def _reserved(address: tuple[str, int]) -> socket.socket:
     host, port = address
     if not port:
         raise ConfigError("gateway.port = 0 takes a free port per process; name a port, or set gateway.processes = 1")
-    family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     # Without SO_REUSEPORT first: otherwise two deployments would share the port, each getting half the requests.
-    with socket.socket(family, kind, protocol) as alone:
-        alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        alone.bind(where)
-    held = socket.socket(family, kind, protocol)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    held.bind(where)
-    return held
+    _bound(host, port).close()
+    return _bound(host, port, socket.SO_REUSEPORT)
+
+
+def _bound(host: str, port: int, option: int = socket.SO_REUSEADDR) -> socket.socket:
+    """A socket that has the address and does not listen. Raises OSError naming the address when it is in use."""
+    family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    found = socket.socket(family, kind, protocol)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, option, 1)
+        found.bind(where)
+    except OSError as error:
+        found.close()
+        raise OSError(error.errno, f"{error.strerror}: {host}:{port}") from None
+    return found
 
 
 async def _keep_running(command: Sequence[str], number: int, stop: asyncio.Event, drain_seconds: float) -> None:

@@ -37,15 +37,51 @@ def dead_letter(
     offset: int,
     value: bytes | None,
     headers: Sequence[tuple[str, bytes | None]],
+    log: str | None = None,
 ) -> DeadLetter:
-    """The dead letter of the record at `topic`/`partition`/`offset`, refused for `code`."""
+    """The dead letter of the record at `topic`/`partition`/`offset`, refused for `code`.
+
+    `log` is the name that the buffer keeps the topic's records under; None for the topic's own.
+    """
     why = (
         ("tao-reason", code.encode()),
         ("tao-source-topic", topic.encode()),
         ("tao-source-partition", str(partition).encode()),
         ("tao-source-offset", str(offset).encode()),
+        ("tao-source-log", (log or topic).encode()),
     )
     original = tuple((name, raw or b"") for name, raw in headers)
     size = sum(len(name) + len(raw) for name, raw in original)
-    kept = original if size <= MAX_ORIGINAL_HEADER_BYTES else ()
+    kept = original if size <= MAX_ORIGINAL_HEADER_BYTES else (("tao-dropped-header-bytes", str(size).encode()),)
     return DeadLetter(code, f"{topic}-{partition}-{offset}".encode(), value, why + kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Why a record became a dead letter, and which record of which log it was."""
+
+    code: str
+    topic: str
+    log: str
+    """The topic as the buffer names it: another name for each life of its log."""
+    partition: int
+    offset: int
+    is_whole: bool
+    """Whether value and headers are all there."""
+
+
+def origin_of(headers: Sequence[tuple[str, bytes | None]]) -> Origin | None:
+    """The inverse of what `dead_letter` wrote; None for a record that is no dead letter of ours."""
+    # Ours come first, and all of them are always there: a client's own headers cannot replace them.
+    found = {name: raw or b"" for name, raw in reversed(headers) if name.startswith("tao-")}
+    try:
+        return Origin(
+            code=found["tao-reason"].decode(),
+            topic=found["tao-source-topic"].decode(),
+            log=found["tao-source-log"].decode(),
+            partition=int(found["tao-source-partition"]),
+            offset=int(found["tao-source-offset"]),
+            is_whole=not found.keys() & {"tao-dropped-bytes", "tao-dropped-header-bytes"},
+        )
+    except (KeyError, ValueError):
+        return None

@@ -24,7 +24,7 @@ from kafka.errors import (
 from kafka.structs import OffsetAndMetadata
 
 from tao_daemon.config import Kafka
-from tao_daemon.domain.signals import Emit, IntakeLagMeasured, OffsetGapFound
+from tao_daemon.domain.signals import DeadLettersFailed, Emit, IntakeLagMeasured, OffsetGapFound
 from tao_daemon.intake.batching import Batch
 from tao_daemon.intake.dead_letters import DeadLetter
 from tao_daemon.intake.kafka_clients import Connect, close_consumer, close_producer
@@ -132,6 +132,13 @@ class KafkaSession:
 
     def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Write dead letters and wait until the broker has them. Raises KafkaError."""
+        try:
+            self._bury(letters)
+        except KafkaError:
+            self._emit(DeadLettersFailed(len(letters)))
+            raise
+
+    def _bury(self, letters: Sequence[DeadLetter]) -> None:
         if letters and self._producer is None:
             self._producer = self._connect_producer(self._kafka, self._request_seconds)
         sent = [(letter, self._send(letter)) for letter in letters]

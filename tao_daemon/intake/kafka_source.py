@@ -26,7 +26,7 @@ from tao_daemon.config import Kafka
 from tao_daemon.domain.errors import PromptStoreError, RecordError
 from tao_daemon.domain.ports import Clock, PromptStore
 from tao_daemon.domain.prompt import Prompt, Source
-from tao_daemon.domain.signals import Emit, IntakeStateChanged, RecordsRejected
+from tao_daemon.domain.signals import Emit, IntakeInterrupted, IntakeStateChanged, RecordsRejected
 from tao_daemon.intake.backoff import backoff_seconds
 from tao_daemon.intake.batching import Batch
 from tao_daemon.intake.dead_letters import DeadLetter, dead_letter
@@ -137,10 +137,13 @@ class KafkaSource:
             return
         except Reconnect as reason:
             logger.info("new Kafka session", extra={"reason": str(reason)})
+            self._emit(IntakeInterrupted("replaced"))
         except (KafkaError, OSError) as error:
             self._enter("broker_unreachable", f"{type(error).__name__}: {error}")
+            self._emit(IntakeInterrupted("broker_unreachable"))
         except PromptStoreError as error:
             self._enter("buffer_failed", str(error))
+            self._emit(IntakeInterrupted("buffer_failed"))
         self._failures += 1
         self._stopping.wait(self._delay(self._failures))
 
@@ -216,6 +219,7 @@ class KafkaSource:
                 offset=record.offset,
                 value=record.value,
                 headers=record.headers,
+                log=place[0],
             )
             return letter, size
         return prompt, size

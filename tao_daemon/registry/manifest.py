@@ -1,6 +1,7 @@
 """`manifest.json`: what an adapter is, in files and lineage, and the name that follows from it. Pure.
 
-The digest covers every file, the rank and the lineage: none of them changes unnoticed under the same name.
+The digest covers every file, the rank and the lineage: none of them changes unnoticed under the same name. What an
+erasure takes out of a file is noted beside that digest and nowhere in it, so that the adapter keeps its name.
 """
 
 from __future__ import annotations
@@ -9,23 +10,31 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tao_daemon.domain.adapter import Lineage, OffsetRange
 
 FORMAT = 1
+_REDACTABLE = frozenset({"fingerprint.json"})
+"""The only file with tokens of prompts; weights and their config are what the name says, always."""
 _NAME = re.compile(r"r\d{6,}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What `manifest.json` says. `files` maps file name to SHA-256, without the manifest itself."""
+    """What `manifest.json` says. `files` maps file name to SHA-256 at publication, without the manifest itself."""
 
     created_at: float
     rank: int
     lineage: Lineage
     files: Mapping[str, str]
+    redacted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """File name to the SHA-256 that it may have as well, each since an erasure took something out of it."""
+
+    def accepts(self, name: str, digest: str) -> bool:
+        """Whether a file with that SHA-256 is the adapter's."""
+        return digest == self.files.get(name) or digest in self.redacted.get(name, ())
 
     @property
     def digest(self) -> str:
@@ -45,6 +54,7 @@ def is_adapter_name(name: str) -> bool:
 
 
 def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
+    redacted = {name: list(digests) for name, digests in sorted(manifest.redacted.items())}
     return {
         "format": FORMAT,
         "name": manifest.name,
@@ -53,6 +63,7 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
         "rank": manifest.rank,
         "lineage": asdict(manifest.lineage),
         "files": dict(sorted(manifest.files.items())),
+        **({"redacted": redacted} if redacted else {}),
     }
 
 
@@ -68,7 +79,10 @@ def manifest_from_json(value: Any) -> Manifest:
             for each in lineage["offsets"]
         )
         files = {str(name): str(digest) for name, digest in value["files"].items()}
-        manifest = Manifest(float(value["created_at"]), int(value["rank"]), Lineage(**lineage), files)
+        redacted = {str(name): tuple(map(str, digests)) for name, digests in value.get("redacted", {}).items()}
+        if strange := redacted.keys() - _REDACTABLE:
+            raise ValueError(f"{strange.pop()!r} cannot have been redacted; only {', '.join(_REDACTABLE)} can")
+        manifest = Manifest(float(value["created_at"]), int(value["rank"]), Lineage(**lineage), files, redacted)
         if (value["name"], value["digest"]) != (manifest.name, manifest.digest):
             raise ValueError("its digest does not match its content")
     except (KeyError, TypeError, AttributeError) as error:

@@ -1,7 +1,9 @@
 """What a round leaves on disk: `rounds/<id>/` with Parquet tables (written by DuckDB) and `report.json`.
 
 Sampling appends each group to a line file as it arrives (fsync), so an interruption loses at most one group;
-every finished table is written under a temporary name and renamed. Blocking: callers use a thread.
+every finished table is written under a temporary name and renamed, so a reader sees it whole or not at all. What a
+round has not left yet reads as empty; what is there and cannot be read is an ArchiveError that names the file and no
+content. Reading leaves no trace on disk. Blocking: callers use a thread.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,8 @@ import duckdb
 
 from tao_daemon.clients.storage import atomic_write_bytes, atomic_write_json, fsync_directory
 from tao_daemon.domain.completion import Completion, CompletionGroup, ScoredGroup
+from tao_daemon.domain.errors import ArchiveError
+from tao_daemon.domain.report import SAME, AnswerOrder, AnswerPage
 
 _COMPLETIONS = """{'prompt_id': 'VARCHAR', 'prompt_token_ids': 'INTEGER[]',
  'completions': 'STRUCT("index" INTEGER, strategy VARCHAR, "text" VARCHAR, token_ids INTEGER[],
@@ -26,6 +31,31 @@ _SCORES = "{'prompt_id': 'VARCHAR', 'indices': 'INTEGER[]', 'rewards': 'DOUBLE[]
 _EVALUATION = """{'prompt_id': 'VARCHAR', 'incumbent_text': 'VARCHAR', 'candidate_text': 'VARCHAR',
  'incumbent_score': 'DOUBLE', 'candidate_score': 'DOUBLE', 'incumbent_tokens': 'INTEGER', 'candidate_tokens': 'INTEGER',
  'incumbent_truncated': 'BOOLEAN', 'candidate_truncated': 'BOOLEAN'}"""
+_ANSWER_COLUMNS = (
+    "prompt_id",
+    *(f"{side}_{what}" for side in ("incumbent", "candidate") for what in ("text", "score", "tokens", "truncated")),
+)
+_READING = {"memory_limit": "1GB", "threads": "2", "autoinstall_known_extensions": "false"}
+"""A look at a round leaves the machine to the round that runs."""
+_OUTLINE = """
+SELECT prompt_id, [{'index': c."index", 'strategy': c.strategy, 'finish_reason': c.finish_reason} for c in completions]
+FROM read_parquet(?)
+"""
+_ORDERS = {
+    AnswerOrder.REGRESSIONS: "NOT scored, CASE WHEN scored THEN difference END, file_row_number",
+    AnswerOrder.GAINS: "NOT scored, CASE WHEN scored THEN -difference END, file_row_number",
+    AnswerOrder.ARRIVAL: "file_row_number",
+}
+# NaN is above everything to DuckDB, so it is asked for; NULL is not finite either.
+_ANSWERS = """
+WITH compared AS (
+    SELECT *, candidate_score - incumbent_score AS difference,
+           coalesce(isfinite(candidate_score - incumbent_score), FALSE) AS scored
+    FROM read_parquet(?, file_row_number = TRUE)
+)
+"""
+_MOST_ROUNDS = 10**9
+"""Numbers from here on are no round's: nobody runs that many, and file names have a limit."""
 
 
 class RoundArchive:
@@ -35,7 +65,8 @@ class RoundArchive:
         self._root = root
 
     def directory(self, round_id: int) -> Path:
-        path = self._root / f"{round_id:06d}"
+        """Where the round's artefacts lie; made when it is missing."""
+        path = self._place(round_id)
         path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -45,6 +76,7 @@ class RoundArchive:
     def append_group(self, round_id: int, group: CompletionGroup) -> None:
         """Keep one sampled group; durable when this returns."""
         line = json.dumps(asdict(group), ensure_ascii=False, separators=(",", ":")) + "\n"
+        self.directory(round_id)
         with self._partial(round_id).open("ab") as file:
             file.write(line.encode())
             file.flush()
@@ -71,7 +103,13 @@ class RoundArchive:
         return [_group(row) for row in self._read_table(round_id, "completions")]
 
     def has_completions(self, round_id: int) -> bool:
-        return self._table(round_id, "completions").exists()
+        return _is_file(self._table(round_id, "completions"))
+
+    def has_scores(self, round_id: int) -> bool:
+        return _is_file(self._table(round_id, "scores"))
+
+    def has_evaluation(self, round_id: int) -> bool:
+        return _is_file(self._table(round_id, "evaluation"))
 
     def write_scores(self, round_id: int, scored: Iterable[ScoredGroup]) -> None:
         rows = [
@@ -88,10 +126,9 @@ class RoundArchive:
     def scored_groups(self, round_id: int) -> list[ScoredGroup]:
         """The groups that could be scored, with the completions that count and their rewards."""
         groups = {group.prompt_id: group for group in self.completions(round_id)}
-        return [
-            ScoredGroup(_only(groups[row["prompt_id"]], row["indices"]), tuple(row["rewards"]), tuple(row["scorers"]))
-            for row in self._read_table(round_id, "scores")
-        ]
+        path = self._table(round_id, "scores")
+        columns = ("prompt_id", "indices", "rewards", "scorers")
+        return [_scored(path, groups, *(row[c] for c in columns)) for row in self._read_table(round_id, "scores")]
 
     def write_evaluation(self, round_id: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Both answers to each held-out prompt with their scores."""
@@ -104,31 +141,106 @@ class RoundArchive:
         """Merge `part` into report.json, atomically; `phases` merges one level deeper."""
         report = self.report(round_id)
         phases = {**report.get("phases", {}), **part.get("phases", {})}
-        atomic_write_json(self._report_path(round_id), {"round": round_id, **report, **part, "phases": phases})
+        path = self.directory(round_id) / "report.json"
+        atomic_write_json(path, {"round": round_id, **report, **part, "phases": phases})
+
+    def rewards(self, round_id: int) -> tuple[list[CompletionGroup], list[ScoredGroup]]:
+        """What was sampled and what was kept with its rewards, without texts, tokens and log-probabilities.
+
+        Both are empty before sampling ended and for a round that does not exist; the second before scoring ended, and
+        where too few groups could teach.
+        """
+        path = self._table(round_id, "completions")
+        if not _is_file(path):
+            return [], []
+        groups = {name: _outline(name, items) for name, items in _fetch(path, _OUTLINE)}
+        scores = self._table(round_id, "scores")
+        rows = (
+            _fetch(scores, "SELECT prompt_id, indices, rewards, scorers FROM read_parquet(?)")
+            if _is_file(scores)
+            else []
+        )
+        scored = [_scored(scores, groups, *row) for row in rows]
+        return list(groups.values()), scored
+
+    def answers(self, round_id: int, *, order: AnswerOrder, limit: int, offset: int) -> AnswerPage:
+        """`limit` of the gate's answers from `offset` on; empty before the gate and for a round without one.
+
+        Pairs without a difference (a score is missing or not finite) come last, and are in no count but the total.
+        """
+        path = self._table(round_id, "evaluation")
+        if not _is_file(path):
+            return AnswerPage()
+        counts = "count(*), count(*) FILTER (scored AND difference > ?), count(*) FILTER (scored AND difference < ?)"
+        [(total, wins, losses, scored)] = _fetch(
+            path, f"{_ANSWERS} SELECT {counts}, count(*) FILTER (scored) FROM compared", SAME, -SAME
+        )
+        rows = _fetch(
+            path,
+            f"{_ANSWERS} SELECT {', '.join(_ANSWER_COLUMNS)} FROM compared ORDER BY {_ORDERS[order]} LIMIT ? OFFSET ?",
+            max(0, limit),
+            max(0, offset),
+        )
+        page = [dict(zip(_ANSWER_COLUMNS, row, strict=True)) for row in rows]
+        return AnswerPage(page, total, wins, scored - wins - losses, losses)
 
     def report(self, round_id: int) -> dict[str, Any]:
+        """The report as far as it is written; {} for a round that has none (yet)."""
         path = self._report_path(round_id)
-        return dict(json.loads(path.read_text())) if path.exists() else {}
+        if not _is_file(path):
+            return {}
+        try:
+            report = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from None
+        if not isinstance(report, dict):
+            raise _unreadable(path, ValueError("not an object"))
+        return report
 
-    def reports(self) -> list[dict[str, Any]]:
-        """Every round's report, oldest first."""
-        return [json.loads(path.read_text()) for path in sorted(self._root.glob("*/report.json"))]
+    def reports(self, *, limit: int | None = None, before: int | None = None) -> list[dict[str, Any]]:
+        """The newest `limit` reports of rounds below `before`, oldest first; only those files are read.
+
+        One that cannot be read is told as `{"round", "phases": {}, "problem"}`: it does not hide the others.
+        """
+        found: list[dict[str, Any]] = []
+        for number in sorted(self._numbers(), reverse=True):
+            if limit is not None and len(found) >= limit:
+                break
+            if before is None or number < before:
+                found += self._told(number)
+        return found[::-1]
+
+    def _told(self, number: int) -> list[dict[str, Any]]:
+        try:
+            report = self.report(number)
+        except ArchiveError as error:
+            return [{"round": number, "phases": {}, "problem": str(error)}]
+        return [report] if report else []
+
+    def _numbers(self) -> list[int]:
+        """Rounds that have a directory."""
+        if not self._root.is_dir():
+            return []
+        return [int(path.name) for path in self._root.iterdir() if path.name.isascii() and path.name.isdigit()]
 
     def discard_training(self, round_id: int) -> None:
         """Training inputs and intermediate artefacts: everything in them lives on elsewhere."""
         shutil.rmtree(self.directory(round_id) / "training", ignore_errors=True)
 
+    def _place(self, round_id: int) -> Path:
+        return self._root / f"{min(max(round_id, 0), _MOST_ROUNDS):06d}"
+
     def _report_path(self, round_id: int) -> Path:
-        return self.directory(round_id) / "report.json"
+        return self._place(round_id) / "report.json"
 
     def _partial(self, round_id: int) -> Path:
-        return self.directory(round_id) / "completions.jsonl.part"
+        return self._place(round_id) / "completions.jsonl.part"
 
     def _table(self, round_id: int, name: str) -> Path:
-        return self.directory(round_id) / f"{name}.parquet"
+        return self._place(round_id) / f"{name}.parquet"
 
     def _write_table(self, round_id: int, name: str, rows: Sequence[Mapping[str, Any]], columns: str) -> None:
-        target = self._table(round_id, name)
+        target = self.directory(round_id) / f"{name}.parquet"
         lines, temporary = target.with_suffix(".jsonl.tmp"), target.with_suffix(".parquet.tmp")
         with lines.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -142,10 +254,60 @@ class RoundArchive:
         fsync_directory(target.parent)
 
     def _read_table(self, round_id: int, name: str) -> list[dict[str, Any]]:
-        with duckdb.connect() as db:
-            cursor = db.execute("SELECT * FROM read_parquet(?)", [str(self._table(round_id, name))])
+        path = self._table(round_id, name)
+        with _told_by_kind(path), duckdb.connect() as db:
+            cursor = db.execute("SELECT * FROM read_parquet(?)", [str(path)])
             names = [column[0] for column in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _fetch(path: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    """Rows of a query whose first argument is the table's file."""
+    with _told_by_kind(path), duckdb.connect(config=dict(_READING)) as db:
+        return db.execute(sql, [str(path), *values]).fetchall()
+
+
+@contextmanager
+def _told_by_kind(path: Path) -> Iterator[None]:
+    """What goes wrong with a table is told by its kind: DuckDB's own message may quote content."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> ArchiveError:
+    return ArchiveError(
+        f"{path} cannot be read ({type(error).__name__}): it is missing or damaged; restore it from a backup"
+    )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _outline(name: str, items: Sequence[Mapping[str, Any]]) -> CompletionGroup:
+    found = tuple(Completion(c["index"], c["strategy"], "", (), (), c["finish_reason"]) for c in items)
+    return CompletionGroup(name, (), found)
+
+
+def _scored(
+    path: Path,
+    groups: Mapping[str, CompletionGroup],
+    prompt_id: str,
+    indices: Sequence[int],
+    rewards: Sequence[float],
+    scorers: Sequence[str],
+) -> ScoredGroup:
+    """Rewards joined to the completions that they are of."""
+    group = groups.get(prompt_id)
+    found = _only(group, indices) if group else None
+    if found is None or not len(found.completions) == len(indices) == len(rewards):
+        raise ArchiveError(f"{path} does not fit the completions of prompt {prompt_id}; restore both from a backup")
+    return ScoredGroup(found, tuple(rewards), tuple(scorers))
 
 
 def _only(group: CompletionGroup, indices: Sequence[int]) -> CompletionGroup:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
 
-from tao_daemon.domain.rollout import NewerCandidate, RolloutMode, RolloutPhase, RolloutState
+from tao_daemon.domain.rollout import WAITS_FOR_APPROVAL, NewerCandidate, RolloutMode, RolloutPhase, RolloutState
 from tao_daemon.rollout.assessment import Limits, find_regression, shadow_passed, shadow_wants
 
 _MINUTE, _DAY = 60, 86_400
@@ -123,7 +123,7 @@ def _in_shadow(rollout: RolloutState, plan: Plan) -> Step:
         case RolloutMode.OBSERVE:
             return Step(Move.ABORT, f"{passed}; rollout.mode is observe: it would have gone on to live traffic")
         case RolloutMode.APPROVE if rollout.approved_by is None:
-            return Step(Move.HOLD, f"{passed}; waits for `tao-daemon rollout approve`")
+            return Step(Move.HOLD, f"{passed}; {WAITS_FOR_APPROVAL}")
         case _:
             return Step(Move.ADVANCE, f"{passed}; approved by {rollout.approved_by or 'rollout.mode = auto'}")
 

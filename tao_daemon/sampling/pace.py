@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Protocol
 
+from tao_daemon.domain.signals import Emit, SamplingPaced, discard
 from tao_daemon.sampling.pacing import INTERVAL_SECONDS, Histogram, Look, Pacer
 
 
@@ -30,10 +31,11 @@ class Unpaced:
 class LivePace:
     """Paces by what live answers take. `run` until cancelled; without `run`, every turn comes at once."""
 
-    def __init__(self, pacer: Pacer, live: Callable[[], Histogram]) -> None:
+    def __init__(self, pacer: Pacer, live: Callable[[], Histogram], emit: Emit = discard) -> None:
         """`live` gives the cumulative live answers per bucket, () while no gateway reports."""
         self._pacer = pacer
         self._live = live
+        self._emit = emit
         self._in_flight = 0
         self._queue: deque[asyncio.Future[None]] = deque()
 
@@ -47,6 +49,7 @@ class LivePace:
             busy = bool(self._in_flight or self._queue)
             self._pacer.look(Look(loop.time(), self._live()), busy=busy)
             self._admit()
+            self._emit(SamplingPaced(self._pacer.limit, self._in_flight, len(self._queue), self._pacer.slowdown))
             await asyncio.sleep(INTERVAL_SECONDS)
 
     @asynccontextmanager

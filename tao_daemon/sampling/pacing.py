@@ -51,12 +51,18 @@ class Pacer:
         self._last_busy = -QUIET_SECONDS
         self._hold_seconds = 0.0
         self._hold_until = 0.0
+        self._slowdown_now: float | None = None
         self.limit = most
 
     @property
     def threshold(self) -> float | None:
         """Seconds above which a live answer is too slow; None while nothing is known or nothing samples."""
         return self._threshold
+
+    @property
+    def slowdown(self) -> float | None:
+        """99th percentile of the last window's live answers over the usual one; None as for `threshold`."""
+        return self._slowdown_now if self._threshold is not None else None
 
     def look(self, look: Look, *, busy: bool) -> None:
         """`busy`: sampling requests are in flight or wait for their turn."""
@@ -90,6 +96,7 @@ class Pacer:
         assert self._threshold is not None
         before = next(each for each in self._looks if each.at >= look.at - WINDOW_SECONDS)
         recent = _between(before.answers, look.answers)
+        self._slowdown_now = _quantile(recent) * self._slowdown / self._threshold if sum(recent) else None
         slow = sum(count for count, edge in zip(recent, _EDGES, strict=False) if edge > self._threshold)
         if slow > (1.0 - _QUANTILE) * sum(recent):
             was, self.limit = self.limit, self.limit // 2

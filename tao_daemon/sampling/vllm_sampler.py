@@ -137,7 +137,7 @@ class VllmSampler:
             ) from None
 
     async def _group(self, prompt: Prompt, model: str, seed: int) -> CompletionGroup | _Lost:
-        asks = self._asks(prompt)
+        asks, started = self._asks(prompt), asyncio.get_running_loop().time()
         plain, *others = await asyncio.gather(*(self._completions(prompt, ask, model, seed) for ask in asks))
         if isinstance(plain, UpstreamError) or not plain.completions:
             return _Lost(plain if isinstance(plain, UpstreamError) else None)
@@ -145,7 +145,8 @@ class VllmSampler:
         completions = tuple(completion for part in parsed for completion in part.completions)
         counts = Counter(completion.strategy for completion in completions)
         tokens = sum(len(completion.token_ids) for completion in completions)
-        self._emit(CompletionsSampled(tuple(sorted(counts.items())), tokens))
+        seconds = asyncio.get_running_loop().time() - started
+        self._emit(CompletionsSampled(tuple(sorted(counts.items())), tokens, seconds))
         return CompletionGroup(prompt.id, plain.prompt_token_ids, completions)
 
     def _asks(self, prompt: Prompt) -> list[_Ask]:

@@ -216,7 +216,7 @@ async def test_each_commit_is_told(make: Make) -> None:
     done = put(store, prompt(1), prompt(2))
     put(store, prompt(2))
     put(store, offsets={("prompts", 0): 3})
-    assert told == [
+    assert [each for each in told if isinstance(each, PromptsBuffered)] == [
         PromptsBuffered(done.train, done.held_out, 0, 0),
         PromptsBuffered(0, 0, 0, 1),
     ]
@@ -320,3 +320,40 @@ def test_held_out_never_trains_whatever_happens(make: Make, tmp_path: Path) -> N
 
     quick = settings(max_examples=6, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(Lives, settings=quick)
+
+
+async def test_reads_prompts_by_identifier_and_leaves_out_what_is_not_there(store: PromptStore) -> None:
+    prompts = [prompt(i, tenant=f"t{i}") for i in range(5)]
+    put(store, *prompts)
+    found = await store.read([prompts[3].id, "f" * 32, prompts[0].id])
+    assert found == {prompts[3].id: prompts[3], prompts[0].id: prompts[0]}
+    assert await store.read([]) == {}
+
+
+async def test_details_of_an_empty_buffer(store: PromptStore) -> None:
+    details = await store.details()
+    assert (details.tenants, details.tenant_count) == ((), 0)
+    assert (details.oldest, details.newest) == (None, None)
+    assert (details.claimed, details.exhausted) == (0, 0)
+
+
+async def test_details_name_the_largest_tenants_and_the_ends_of_time(store: PromptStore) -> None:
+    prompts = [prompt(i, tenant=f"t{i % 25:02}", at=1000.0 + i) for i in range(60)]
+    put(store, *prompts)
+    details = await store.details()
+    assert details.tenant_count == 25
+    assert len(details.tenants) == 20
+    assert details.tenants[:2] == (("t00", 3), ("t01", 3))
+    assert details.tenants[10:12] == (("t10", 2), ("t11", 2))
+    assert (details.oldest, details.newest) == (1000.0, 1059.0)
+
+
+async def test_details_count_what_a_round_holds_and_what_was_tried_too_often(make: Make) -> None:
+    store = make(held_out_fraction=1e-9, max_attempts=2)
+    put(store, *(prompt(i) for i in range(6)))
+    for round_id in (1, 2):
+        assert len(await store.claim_training(wanted(round_id, limit=2))) == 2
+        assert (await store.details()).claimed == 2
+        await store.release(round_id, consumed=False)
+    details = await store.details()
+    assert (details.claimed, details.exhausted) == (0, 2)

@@ -101,8 +101,8 @@ sys.stdin.read()
 def test_a_newer_schema_is_refused(path: Path) -> None:
     opened(path).close()
     with duckdb.connect(str(path)) as connection:
-        connection.execute("UPDATE meta SET value = '2' WHERE name = 'schema'")
-    with pytest.raises(PromptStoreError, match="has schema 2, this version knows 1; start the newer"):
+        connection.execute("UPDATE meta SET value = '3' WHERE name = 'schema'")
+    with pytest.raises(PromptStoreError, match="has schema 3, this version knows 2; start the newer"):
         opened(path)
 
 

@@ -54,10 +54,25 @@ def test_records_become_prompts_and_bad_ones_dead_letters(make_site: Callable[..
     assert status["intake"] == "consuming"
     produce(topic, prompts(10, start=40))
     site.wait_status(lambda s: total(s) == 50, 30, "50 prompts in the buffer")
-    with urllib.request.urlopen(f"{site.control_url}/metrics", timeout=5) as response:
-        families = {f.name: f for f in text_string_to_metric_families(response.read().decode())}
-    rejected = families["tao_intake_rejected"].samples
-    assert sum(sample.value for sample in rejected if sample.name.endswith("_total")) == 2
+
+    def total_of(name: str, **labels: str) -> float:
+        with urllib.request.urlopen(f"{site.control_url}/metrics", timeout=5) as response:
+            families = list(text_string_to_metric_families(response.read().decode()))
+        samples = [each for family in families for each in family.samples if each.name == name]
+        return sum(each.value for each in samples if labels.items() <= each.labels.items())
+
+    site.wait(lambda: total_of("tao_process_event_loop_lag_seconds_count"), 10, "a look at the event loop")
+    assert total_of("tao_intake_rejected_total") == 2
+    assert total_of("tao_intake_prompts_total") == total_of("tao_buffer_prompts") == 50
+    assert total_of("tao_intake_state", state="consuming") == 1
+    assert total_of("tao_buffer_write_seconds_count") >= 1
+    assert 0 < total_of("tao_buffer_min_free_disk_bytes") < total_of("tao_buffer_free_disk_bytes")
+    assert total_of("tao_buffer_file_bytes") > 0
+    assert total_of("tao_journal_entries_total") >= 1
+    assert total_of("tao_control_requests_total", route="/v1/status", status="2xx") >= 1
+    assert total_of("tao_serving_replica_reachable") == 0, "no model server runs"
+    assert total_of("tao_sampling_limit_requests") > 0
+    assert total_of("process_resident_memory_bytes") > 1e7
 
 
 def test_kill_nine_loses_and_doubles_nothing(make_site: Callable[..., Any], produce: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -259,7 +260,7 @@ async def start_gateway(upstream: Upstream, routes_file: Path, tmp_path: Path) -
 @asynccontextmanager
 async def _running(config: Any) -> AsyncIterator[Gateway]:
     stop, port = asyncio.Event(), asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(run_gateway(config, stop, port.set_result))
+    task = asyncio.create_task(run_gateway(config, stop, port.set_result, clock=time.time))
     await asyncio.wait([task, port], return_when=asyncio.FIRST_COMPLETED, timeout=10)
     if task.done():
         task.result()

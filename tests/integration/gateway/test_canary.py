@@ -194,5 +194,5 @@ async def test_metrics_tell_kinds_apart(canary: Start, upstream: Any) -> None:
     assert metrics['tao_gateway_truncated_answers_total{kind="candidate"}'] == 1
     assert metrics['tao_gateway_time_to_first_token_seconds_count{kind="adapter"}'] == 1
     assert metrics['tao_gateway_request_duration_seconds_bucket{kind="candidate",le="+Inf"}'] == 1
-    assert metrics["tao_gateway_candidate_fraction"] == 0.5
+    assert metrics["tao_gateway_candidate_fraction_ratio"] == 0.5
     assert json.dumps(sorted(metrics)).count("salt") == 0

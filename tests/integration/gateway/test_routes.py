@@ -238,7 +238,7 @@ async def test_flips_under_load_lose_nothing_and_never_mix_versions(
     assert min(seen["a"], seen["b"], seen["c"]) >= 50, seen
     metrics = await gateway.metrics()
     ended = {name: count for name, count in metrics.items() if name.startswith("tao_gateway_requests_total")}
-    assert all('status="2xx"' in name for name in ended)
+    assert all('status="2xx"' in name or not count for name, count in ended.items())
     assert sum(ended.values()) == sum(seen.values())
     assert metrics["tao_gateway_in_flight_requests"] == 0
     assert metrics["tao_gateway_routes_generation"] == 1 + FLIPS

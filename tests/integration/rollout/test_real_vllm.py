@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -153,7 +154,7 @@ async def test_a_gateway_swaps_adapters_on_live_streams_and_falls_back(
         }
     )
     stop, port = asyncio.Event(), asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(run_gateway(config, stop, port.set_result))
+    task = asyncio.create_task(run_gateway(config, stop, port.set_result, clock=time.time))
     async with asyncio.timeout(60), aiohttp.ClientSession() as session:
         url = f"http://127.0.0.1:{await port}/v1/chat/completions"
         assert await _ask(session, url) == first.name

@@ -60,6 +60,7 @@ def test_a_dead_letter_says_why_and_from_where() -> None:
         "tao-source-topic": b"prompts",
         "tao-source-partition": b"0",
         "tao-source-offset": b"8",
+        "tao-source-log": b"prompts",
         "tenant": b"a",
         "x": b"",
     }

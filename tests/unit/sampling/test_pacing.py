@@ -50,6 +50,18 @@ def test_it_begins_with_one_and_grows_while_live_answers_stay_usual(live: Live) 
     assert live.pacer.threshold == pytest.approx(2 * DURATION_EDGES[USUAL])
 
 
+def test_it_says_how_much_slower_live_answers_are_than_usual(live: Live) -> None:
+    live.go_on(20, busy=False)
+    assert live.pacer.slowdown is None, "nothing samples"
+    live.go_on(1, busy=True)
+    live.go_on(10, FINE, busy=True)
+    assert live.pacer.slowdown == pytest.approx(DURATION_EDGES[FINE] / DURATION_EDGES[USUAL])
+    live.go_on(1, SLOW, busy=True)
+    assert live.pacer.slowdown == pytest.approx(DURATION_EDGES[SLOW] / DURATION_EDGES[USUAL])
+    live.go_on(30, busy=False)
+    assert live.pacer.slowdown is None
+
+
 def test_slow_live_answers_halve_it_down_to_nothing(live: Live) -> None:
     live.go_on(20, busy=False)
     live.go_on(20, busy=True)

@@ -1,0 +1,106 @@
+"""Every PromQL of every dashboard and rule returns data from a real daemon, gateway, model server and Prometheus.
+
+The site goes through a round, a rollout and an undo, so that what exists only then is there too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from grafana.builder.every import dashboards
+from grafana.scraping import RULES, configuration, scraping
+from tests.system.observing import Webhook, clients, finite_points, query
+from tests.unit.grafana.documented import queries, selectors
+
+pytestmark = [pytest.mark.system, pytest.mark.vllm, pytest.mark.timeout(900)]
+
+WITHOUT_DATA = {
+    "Live answers, times as slow as usual": "needs minutes of live answers before what is usual is known",
+}
+"""Panels that may be empty here, and why."""
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    listening = Webhook()
+    yield listening
+    listening.close()
+
+
+def filled(expr: str, seconds: float) -> str:
+    """Grafana's variables and intervals, as it fills them in."""
+    values = {"$__rate_interval": "10s", "$__range": f"{seconds:.0f}s", "$job": ".*", "$instance": ".*"}
+    for name, value in values.items():
+        expr = expr.replace(name, value)
+    return expr
+
+
+def drive(site: Any, produce: Any, prompts: list[dict[str, Any]]) -> None:
+    """A round, a rollout until it settles, an undo; meanwhile clients ask and one record is no prompt."""
+    site.start(gateway=True)
+    with clients(site.gateway_url):
+        produce(site.config["kafka"]["topic"], [*prompts, b"no JSON"])
+        site.wait_status(lambda s: s["rollout"] and s["rollout"]["phase"] == "settled", 400, "an adapter to settle")
+        undone = site.run("rollout", "undo", "--reason", "test")
+        assert undone.returncode == 0, undone.stderr
+        site.wait_status(lambda s: s["incumbent"]["adapter"] is None, 30, "the base to serve")
+        time.sleep(12)  # what is a rate over ten seconds needs as many
+
+
+async def test_every_expression_of_dashboards_and_rules_returns_data(
+    tmp_path: Path, make_tiny_site: Callable[..., Any], produce: Any, random_prompts: Any, webhook: Webhook
+) -> None:
+    (tmp_path / "url").write_text(webhook.url)
+    site = make_tiny_site(
+        gateway={"capture": True}, events={"webhooks": [{"name": "chat", "url": f"file:{tmp_path / 'url'}"}]}
+    )
+    targets = {"tao-daemon": [_host(site.control_url)], "tao-gateway": [_host(site.gateway_url)]}
+    async with scraping(tmp_path / "prometheus", configuration(targets, interval="1s")) as address:
+        start = time.time()
+        await asyncio.to_thread(drive, site, produce, random_prompts(480, seed=3))
+        end = time.time()
+        (tmp_path / "span.json").write_text(json.dumps([start, end]))
+        assert await asyncio.to_thread(_empty_panels, address, start, end) == []
+        assert await asyncio.to_thread(_empty_rules, address, start, end) == []
+        firing = query(address, 'ALERTS{alertname=~"Tao.*", alertstate="firing"}')
+        assert {series["metric"]["alertname"] for series in firing} <= {"TaoRolloutTakenBack"}
+
+
+def _host(url: str) -> str:
+    return url.removeprefix("http://")
+
+
+def _empty_panels(address: str, start: float, end: float) -> list[str]:
+    """What has no number in the whole time, as dashboard, panel and PromQL."""
+    return [
+        f"{name} / {title}: {expr}"
+        for name, dashboard in dashboards().items()
+        for title, expr in queries(dashboard)
+        if not finite_points(address, filled(expr, end - start), start, end) and title not in WITHOUT_DATA
+    ]
+
+
+def _empty_rules(address: str, start: float, end: float) -> list[str]:
+    """Recorded series without a number, alerts that do not parse, and selectors of either that choose nothing."""
+    empty = []
+    for file in ("recording.rules.yml", "alerts.rules.yml"):
+        groups = yaml.safe_load((RULES / file).read_text())["groups"]
+        for rule in (rule for group in groups for rule in group["rules"]):
+            # That an alert has no data is its usual state; what it looks at must be there.
+            query(address, rule["expr"])
+            asked = [f"{metric}{{{_matchers(matchers)}}}" for metric, matchers in selectors(rule["expr"])]
+            asked += [rule["record"]] if "record" in rule else []
+            empty += [f"{file}: {expr}" for expr in asked if not finite_points(address, expr, start, end)]
+    return empty
+
+
+def _matchers(matchers: dict[str, str]) -> str:
+    return ", ".join(f'{label}=~"{value}"' for label, value in matchers.items())

@@ -1,0 +1,129 @@
+"""The commands as a whole: help, the reference, what needs no daemon."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from tao_daemon.cli.main import FAMILIES, cli
+from tao_daemon.cli.options import resolve_token
+from tao_daemon.cli.reference import PROGRAM, commands, reference
+from tao_daemon.domain.errors import ConfigError
+
+ROOT = Path(__file__).parents[3]
+
+
+def every_command() -> Iterator[tuple[str, click.Command]]:
+    for command, context in commands(cli, click.Context(cli, info_name=PROGRAM)):
+        yield context.command_path, command
+
+
+EVERY = dict(every_command())
+
+
+def test_the_committed_reference_is_current() -> None:
+    """Make it with `python -m tao_daemon.cli.reference > docs/cli.md`."""
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == reference()
+
+
+@pytest.mark.parametrize("path", EVERY)
+def test_every_help_has_an_example_and_fits(path: str) -> None:
+    text = CliRunner().invoke(cli, [*path.split()[1:], "--help"], terminal_width=100).output
+    assert "Example" in text
+    assert f"tao-daemon {' '.join(path.split()[1:])}".strip() in text
+    assert "\x08" not in text
+
+
+@pytest.mark.parametrize("family", ["round", "rollout", "adapters", "token"])
+def test_summaries_are_whole(family: str) -> None:
+    text = CliRunner().invoke(cli, [family, "--help"], terminal_width=100).output
+    assert not [line for line in text.partition("Commands:")[2].splitlines() if line.endswith("...")]
+
+
+def test_the_first_level_is_grouped() -> None:
+    text = CliRunner().invoke(cli, ["--help"]).output
+    places = [text.index(f"\n{group}:") for group in ("Run", "Look", "Act", "Data", "Access")]
+    assert places == sorted(places)
+    assert all(f"  {name} " in text for name in FAMILIES)
+    assert "130  interrupted" in text
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; from tao_daemon.cli.main import cli\n"
+        "try: cli(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('pydantic', 'rich', 'duckdb', 'fastapi', 'asyncio') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str) -> None:
+    result = CliRunner().invoke(cli, ["completion", shell])
+    assert "_TAO_DAEMON_COMPLETE" in result.stdout
+    assert "this one:" in result.stderr
+
+
+def test_the_bash_script_completes(tmp_path: Path) -> None:
+    """In a real bash, with the program on the PATH."""
+    program = tmp_path / "tao-daemon"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tao_daemon "$@"\n')
+    program.chmod(0o755)
+    script = """
+        source <(tao-daemon completion bash 2>/dev/null)
+        try() {
+            COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
+            _tao_daemon_completion tao-daemon
+            echo "${COMPREPLY[@]}"
+        }
+        try tao-daemon ro
+        try tao-daemon rollout p
+        try tao-daemon wait --for s
+        try tao-daemon rollout undo --to b
+        try tao-daemon round show 1
+    """
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": str(ROOT), "TAO_URL": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env=environment, check=True, cwd=tmp_path
+    )
+    assert done.stdout.splitlines() == ["round rollout", "pause promote", "shadow settled", "base", ""]
+    assert "Traceback" not in done.stderr
+    assert "error" not in done.stderr
+
+
+def test_tokens_are_named_never_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MINE", " secret\n")
+    (tmp_path / "t").write_text("from file\n")
+    assert resolve_token("env:MINE") == "secret"
+    assert resolve_token(f"file:{tmp_path / 't'}") == "from file"
+    for wrong in ("tao_verysecret", "env:", "env:NOT_THERE", "file:/not/there"):
+        with pytest.raises(ConfigError) as raised:
+            resolve_token(wrong)
+        assert "verysecret" not in str(raised.value)
+
+
+def test_a_token_over_plain_http_is_warned_about() -> None:
+    environment = {"TAO_URL": "http://192.0.2.1:1", "TAO_TOKEN": "t"}
+    result = CliRunner().invoke(cli, ["console"], env=environment)
+    assert "192.0.2.1 unencrypted" in result.stderr
+    assert result.stdout == "http://192.0.2.1:1/console/#token=t\n"
+    assert "administrator" not in result.stderr
+
+
+def test_wrong_usage_is_two() -> None:
+    for arguments in (
+        ["wait"],
+        ["wait", "--for", "tea"],
+        ["round", "show", "x"],
+        ["token", "create", "a"],
+        ["nothing"],
+    ):
+        assert CliRunner().invoke(cli, arguments).exit_code == 2, arguments

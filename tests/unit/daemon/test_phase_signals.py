@@ -1,0 +1,60 @@
+"""A training tells how it ended, whatever that is: with real children, that fail or are in the middle of it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tao_daemon.config import parse_config
+from tao_daemon.daemon.phases import Parts, RoundSettings, RoundWork
+from tao_daemon.domain.completion import Completion, CompletionGroup, ScoredGroup
+from tao_daemon.domain.events import PhaseFailed
+from tao_daemon.domain.round import Phase, RoundState
+from tao_daemon.domain.signals import Signal, TrainingEnded, TrainingStepped
+from tao_daemon.learning.subprocess_trainer import SubprocessTrainer
+from tao_daemon.registry.round_archive import RoundArchive
+
+RUNNING = RoundState(1, Phase.TRAINING, 1, "tests", 1.0, None)
+SETTINGS = RoundSettings(4, 1.0, 4, 1, 0.05, 16, 60.0, 0, "base", "digest")
+
+
+def training(tmp_path: Path, heard: list[Signal], *command: str) -> RoundWork:
+    """A round whose scores are there, and whose trainer is `command`."""
+    archive = RoundArchive(tmp_path)
+    completions = tuple(Completion(n, "plain", "t", (5,), (-0.5,), "stop") for n in range(2))
+    group = CompletionGroup("p", (1, 2), completions)
+    archive.append_group(1, group)
+    archive.finish_sampling(1)
+    archive.write_scores(1, [ScoredGroup(group, (1.0, 0.0), ("ticket",))])
+    settings = parse_config({"training": {"command": list(command), "timeout_seconds": 60}}).training
+    trainer = SubprocessTrainer(settings, archive.training_directory, grace_seconds=1.0)
+    nothing: Any = None
+    parts = Parts(nothing, nothing, nothing, trainer, nothing, nothing, nothing, archive)
+    return RoundWork(parts, SETTINGS, emit=heard.append, clock=lambda: 1.0)
+
+
+async def test_a_training_that_fails(tmp_path: Path) -> None:
+    heard: list[Signal] = []
+    event = await training(tmp_path, heard, "false").run(RUNNING)
+    assert isinstance(event, PhaseFailed)
+    ended = heard[-1]
+    assert isinstance(ended, TrainingEnded)
+    assert (ended.outcome, ended.metrics) == ("failed", {})
+    assert 0.0 < ended.seconds < 60.0
+
+
+async def test_a_training_that_is_cancelled(tmp_path: Path) -> None:
+    heard: list[Signal] = []
+    step = '{"event": "progress", "step": 1, "steps": 2, "loss": 0.5, "kl": 0.1}'
+    task = asyncio.create_task(training(tmp_path, heard, "sh", "-c", f"echo '{step}'; exec sleep 60").run(RUNNING))
+    async with asyncio.timeout(20):
+        while TrainingStepped(1, 2, 0.5, 0.1) not in heard:
+            await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert isinstance(heard[-1], TrainingEnded)
+    assert heard[-1].outcome == "cancelled"
