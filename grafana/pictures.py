@@ -7,7 +7,7 @@ The second form starts a Prometheus of its own (Debian's), scrapes for that long
 Needs node and npm (20 or newer) and Chromium. The panels are Grafana's own (npm `@grafana/ui`); what is around them is
 this project's preview, so a picture shows what a dashboard says and not what Grafana looks like.
 
-npm ci, vite build (once) → serve the preview and the Prometheus on one origin → a picture per dashboard
+npm install, vite build (once) → serve the preview and the Prometheus on one origin → a picture per dashboard
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def build_preview() -> Path:
     sources = [*PREVIEW.glob("src/*"), PREVIEW / "index.html", PREVIEW / "package-lock.json"]
     built = PREVIEW / "dist" / "index.html"
     if not (PREVIEW / "node_modules").exists():
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=PREVIEW, check=True, timeout=600)
+        # The lock is kept to; `npm ci` would refuse it where a registry lacks packages of other platforms.
+        subprocess.run(["npm", "install", "--no-save", "--no-audit", "--no-fund"], cwd=PREVIEW, check=True, timeout=600)
     if not built.exists() or built.stat().st_mtime < max(path.stat().st_mtime for path in sources):
         subprocess.run(["npm", "run", "build"], cwd=PREVIEW, check=True, timeout=600)
     return built.parent
@@ -83,7 +84,7 @@ def compressed(png: bytes) -> bytes:
     """The same picture with a palette."""
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     # Maximum coverage keeps a colour that few pixels have, such as a thin line's.
-    picture = picture.quantize(_COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    picture = picture.quantize(_COLOURS, method=Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
     out = io.BytesIO()
     picture.save(out, "PNG", optimize=True)
     return out.getvalue()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tao_daemon.domain.rollout import Routes, StepCounts
-from tao_daemon.domain.traffic import DURATION_EDGES, ArmCounts, GatewayReport, SplitCounts
+from tao_daemon.domain.traffic import DURATION_EDGES, GatewayReport, SplitCounts
 
 _WINDOW_SECONDS = 300.0
 _SNAPSHOT_SECONDS = 5.0

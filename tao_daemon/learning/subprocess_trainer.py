@@ -67,7 +67,7 @@ class SubprocessTrainer:
         """Train to the end or raise TrainingError. Cancelling ends everything it started."""
         directory = self._directory(job.round, job.attempt).absolute()
         await asyncio.to_thread(write_job, directory, spec_of(job, self._settings), job)
-        process = await self._start(directory)
+        process = await self._started(directory)
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
                 with _group_ends_with(process):
@@ -84,6 +84,16 @@ class SubprocessTrainer:
             raise TrainingError(failure or _explain(status, directory / LOG_FILE))
         result = await asyncio.to_thread(read_result, directory)
         return TrainingResult(str(directory / ARTEFACT_DIRECTORY), result.base_digest, result.metrics)
+
+    async def _started(self, directory: Path) -> Process:
+        """Cancelled in the middle of the start: asyncio would end the child alone, so the start is seen through."""
+        starting = asyncio.create_task(self._start(directory))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            with contextlib.suppress(TrainingError):
+                await self._end(await starting)
+            raise
 
     async def _start(self, directory: Path) -> Process:
         command = self._settings.command or WORKER

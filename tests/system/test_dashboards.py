@@ -22,11 +22,6 @@ from tests.unit.grafana.documented import queries, selectors
 
 pytestmark = [pytest.mark.system, pytest.mark.vllm, pytest.mark.timeout(900)]
 
-WITHOUT_DATA = {
-    "Live answers, times as slow as usual": "needs minutes of live answers before what is usual is known",
-}
-"""Panels that may be empty here, and why."""
-
 
 @pytest.fixture
 def webhook() -> Iterator[Webhook]:
@@ -84,7 +79,7 @@ def _empty_panels(address: str, start: float, end: float) -> list[str]:
         f"{name} / {title}: {expr}"
         for name, dashboard in dashboards().items()
         for title, expr in queries(dashboard)
-        if not finite_points(address, filled(expr, end - start), start, end) and title not in WITHOUT_DATA
+        if not finite_points(address, filled(expr, end - start), start, end)
     ]
 
 

@@ -77,7 +77,7 @@ export function settledOnes(rollouts) {
 
 /** `{what: [sentences], before, after}` for the dialog. */
 export function described(name, status, to = "") {
-  const { rollout, round } = status;
+  const { incumbent, rollout, round } = status;
   const now = serving(status);
   const stays = { before: now, after: now };
   switch (name) {

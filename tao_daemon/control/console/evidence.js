@@ -92,7 +92,7 @@ export function guards(evidence) {
 function alarm(value, threshold, share) {
   if (value >= threshold) return "reached";
   if (share >= 0.7) return "close";
-  return share >= 0.35 ? "some signs" : "no sign";
+  return share >= 0.2 ? "some signs" : "no sign";
 }
 
 const COUNTS = [

@@ -66,10 +66,17 @@ function placeIn(rollout, fractions) {
 function Evidence({ rollout, open }) {
   const { evidence, phase } = rollout;
   const counts = arms(evidence);
+  const stepping = phase === "canary" || phase === "baking";
   return html`<div class="evidence">
-    ${phase === "canary" || phase === "baking" ? html`<${StepProgress} rollout=${rollout} />` : null}
+    ${
+      stepping || counts.length
+        ? html`<div class="column">
+            ${stepping ? html`<${StepProgress} rollout=${rollout} />` : null}
+            ${counts.length ? html`<${Arms} rows=${counts} />` : null}
+          </div>`
+        : null
+    }
     <${ShadowEvidence} rollout=${rollout} open=${open} />
-    ${counts.length ? html`<${Arms} rows=${counts} />` : null}
     <${Guards} rows=${guards(evidence)} />
   </div>`;
 }

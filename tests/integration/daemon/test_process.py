@@ -169,7 +169,7 @@ def test_a_file_can_be_imported_twice_without_harm(make_site: Callable[..., Any]
     assert [line["line"] for line in first["rejected"]] == [31]
     second = json.loads(site.run("buffer", "import", "--json", str(file)).stdout)
     assert second["duplicates"] == 30
-    stats = json.loads(site.run("buffer", "stats", "--json").stdout)
+    stats = json.loads(site.run("buffer", "stats", "--json").stdout)["stats"]
     assert stats["train"] + stats["held_out"] + stats["excluded"] == 30
 
 

@@ -109,6 +109,28 @@ async def test_cancelling_leaves_no_process(place: Callable[[int, int], Path]) -
     assert await gone(pids.pids[1])
 
 
+async def test_cancelling_in_the_middle_of_the_start_leaves_no_process(place: Callable[[int, int], Path]) -> None:
+    mark = f"{600 + os.getpid()}.25"
+    settings = Training(command=("/bin/sh", "-c", f"sleep {mark} & sleep {mark}; true"))
+    trainer = SubprocessTrainer(settings, place, grace_seconds=0.5)
+    for attempt in range(1, 13):
+        task = asyncio.create_task(trainer.train(job(attempt=attempt), lambda step: None))
+        await asyncio.sleep(0.002 * attempt)
+        task.cancel()
+        async with asyncio.timeout(20):
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    left = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if mark in words_of(path)]
+    assert all([await gone(pid) for pid in left])
+
+
+def words_of(cmdline: Path) -> list[str]:
+    try:
+        return cmdline.read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return []
+
+
 async def test_cancelling_twice_leaves_no_process(place: Callable[[int, int], Path]) -> None:
     pids = Pids()
     trainer = SubprocessTrainer(fake(STUBBORN), place, grace_seconds=60)
