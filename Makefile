@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-quick test-system check chaos bench install-demo install-dev clean
+.PHONY: demo test test-quick test-system check chaos bench drill docs install-demo install-dev clean
 
 demo: install-demo  ## the whole loop on this machine: make demo ARGS="--once --report demo.json"
 	$(BIN)/tao-daemon demo $(ARGS)
@@ -17,13 +17,13 @@ test: install-dev  ## unit, property, contract, integration and end-to-end tests
 test-quick: install-dev  ## what needs no model server
 	$(BIN)/python -m pytest -m "not vllm and not chaos" $(ARGS)
 
-test-system: install-dev  ## what needs packages of the operating system; installs them
+test-system: install-dev  ## a real Prometheus, Alertmanager and browser; installs these packages
 	bash deploy/system-packages.sh
 	$(BIN)/python -m pytest tests/system $(ARGS)
 
 check: install-dev  ## ruff, mypy --strict, import-linter
-	$(BIN)/ruff check tao_daemon tests bench
-	$(BIN)/ruff format --check tao_daemon tests bench
+	$(BIN)/ruff check tao_daemon tests bench grafana
+	$(BIN)/ruff format --check tao_daemon tests bench grafana
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -32,6 +32,16 @@ chaos: install-dev  ## kill -9 in every phase, and other slow proofs
 
 bench: install-dev  ## make bench NAME=x runs bench/x and writes bench/results/x.json
 	$(BIN)/python -m bench.$(NAME) $(ARGS)
+
+drill: install-dev  ## you are on call: an adapter goes bad, the alerts page; make drill ARGS=--undo does it without you
+	bash deploy/system-packages.sh
+	$(BIN)/python -m bench.drill $(ARGS)
+
+docs: install-dev  ## what is generated: config.toml, docs/cli.md, docs/metrics.md, grafana/dashboards
+	$(BIN)/python -m tao_daemon.config.reference > config.toml
+	$(BIN)/python -m tao_daemon.cli.reference > docs/cli.md
+	$(BIN)/python -m tao_daemon.telemetry.catalogue > docs/metrics.md
+	$(BIN)/python -m grafana.builder
 
 install-demo:
 	@bash deploy/install.sh demo $(VENV) $(PYTHON)

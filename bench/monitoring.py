@@ -16,9 +16,9 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from grafana.scraping import configuration, scraping
 from tao_daemon.embedded.processes import Command, ManagedProcess, free_port
 
-RULES = Path(__file__).parent.parent / "deploy" / "prometheus"
 _READY_SECONDS = 60.0
 
 
@@ -26,8 +26,9 @@ _READY_SECONDS = 60.0
 class Monitoring:
     """What watches an installation. Times are monotonic seconds."""
 
-    prometheus: str
     session: aiohttp.ClientSession
+    prometheus: str = ""
+    """Its base URL."""
     told: list[tuple[float, Mapping[str, Any]]] = field(default_factory=list)
     """Alerts in the order they arrived at the webhook, each with its status, labels and annotations."""
     _heard: asyncio.Event = field(default_factory=asyncio.Event)
@@ -60,22 +61,21 @@ class Monitoring:
 
 @asynccontextmanager
 async def monitoring(
-    root: Path, jobs: Mapping[str, Sequence[str]], *, rules: Sequence[Path] | None = None, scrape_seconds: int = 5
+    root: Path, jobs: Mapping[str, Sequence[str]], *, interval: str = "5s"
 ) -> AsyncIterator[Monitoring]:
-    """Watch `jobs` (name to host:port targets) by the rules of deploy/prometheus, or by others."""
+    """Watch `jobs` (name to host:port targets) by the rules of deploy/prometheus."""
     root.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as exits:
         session = await exits.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)))
-        watching = Monitoring(f"http://127.0.0.1:{free_port()}", session)
+        watching = Monitoring(session)
         hook = await exits.enter_async_context(_webhook(watching))
         manager = f"127.0.0.1:{free_port()}"
-        for name, command, address in (
-            ("alertmanager", _alertmanager(root, hook, manager), f"http://{manager}"),
-            ("prometheus", _prometheus(root, jobs, rules, manager, watching, scrape_seconds), watching.prometheus),
-        ):
-            process = await ManagedProcess.start(Command(name, tuple(command), root / f"{name}.log"))
-            exits.push_async_callback(process.stop, 20.0)
-            await process.wait_ready(partial(_is_ready, session, f"{address}/-/ready"), deadline_s=_READY_SECONDS)
+        command = Command("alertmanager", tuple(_alertmanager(root, hook, manager)), root / "alertmanager.log")
+        process = await ManagedProcess.start(command)
+        exits.push_async_callback(process.stop, 20.0)
+        await process.wait_ready(partial(_is_ready, session, f"http://{manager}/-/ready"), deadline_s=_READY_SECONDS)
+        config = configuration(jobs, interval=interval, alertmanagers=[manager])
+        watching.prometheus = await exits.enter_async_context(scraping(root, config, _READY_SECONDS))
         yield watching
 
 
@@ -93,34 +93,6 @@ def _alertmanager(root: Path, hook: str, address: str) -> list[str]:
         f"--storage.path={root / 'alertmanager'}",
         f"--web.listen-address={address}",
         "--cluster.listen-address=",
-    ]
-
-
-def _prometheus(
-    root: Path,
-    jobs: Mapping[str, Sequence[str]],
-    rules: Sequence[Path] | None,
-    manager: str,
-    watching: Monitoring,
-    scrape_seconds: int,
-) -> list[str]:
-    every = f"{scrape_seconds}s"
-    files = rules if rules is not None else sorted(RULES.glob("*.rules.yml"))
-    config = {
-        "global": {"scrape_interval": every, "evaluation_interval": every},
-        "rule_files": [str(path.resolve()) for path in files],
-        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [manager]}]}]},
-        "scrape_configs": [
-            {"job_name": job, "static_configs": [{"targets": list(targets)}]} for job, targets in jobs.items()
-        ],
-    }
-    path = root / "prometheus.yml"
-    path.write_text(json.dumps(config))
-    return [
-        "prometheus",
-        f"--config.file={path}",
-        f"--storage.tsdb.path={root / 'tsdb'}",
-        f"--web.listen-address={watching.prometheus.removeprefix('http://')}",
     ]
 
 

@@ -125,7 +125,7 @@ async def scrape_and_draw(asked: argparse.Namespace) -> None:
 
 
 def _now() -> float:
-    return time.time()  # noqa: TID251  a command has no caller to take the time from
+    return time.time()
 
 
 def main() -> None:

@@ -39,18 +39,23 @@ class Access:
                     "this route needs a valid token",
                     "send `Authorization: Bearer TOKEN`: data_dir/control.token, or one of `tao-daemon token create`",
                 )
-            if scopes and not identity.scopes.intersection(scopes):
-                wanted = " or ".join(scopes)
-                raise ApiProblem(
-                    403,
-                    "forbidden",
-                    f"this route needs scope {wanted}; the token of {identity.name} has "
-                    f"{', '.join(sorted(identity.scopes))}",
-                    f"ask an administrator for `tao-daemon token create NAME --scope {scopes[0]}`",
-                )
+            if scopes:
+                demand(identity, *scopes)
             request.state.identity = identity
 
         return Security(check, scopes=[scope.value for scope in scopes])  # type: ignore[no-any-return]
+
+
+def demand(identity: Identity, *scopes: Scope) -> None:
+    """Raises ApiProblem 403 unless the token has any one of these scopes."""
+    if not identity.scopes.intersection(scopes):
+        raise ApiProblem(
+            403,
+            "forbidden",
+            f"this needs scope {' or '.join(scopes)}; the token of {identity.name} has "
+            f"{', '.join(sorted(identity.scopes))}",
+            f"ask an administrator for `tao-daemon token create NAME --scope {scopes[0]}`",
+        )
 
 
 def identity_of(request: Request) -> Identity:

@@ -10,6 +10,7 @@ from socket import SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, getaddrinfo, socket
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +18,7 @@ _STOP_SECONDS = 1
 _KEEP_ALIVE_SECONDS = 75
 """Longer than a gateway's long poll takes."""
 _START_SECONDS = 10.0
+_MAX_HEAD_BYTES = 65_536
 
 
 @asynccontextmanager
@@ -26,7 +28,7 @@ async def serving(app: FastAPI, host: str, port: int) -> AsyncIterator[int]:
         server = _Server(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=_Protocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -47,6 +49,32 @@ async def serving(app: FastAPI, host: str, port: int) -> AsyncIterator[int]:
         finally:
             server.should_exit = True
             await asyncio.gather(running, return_exceptions=True)
+
+
+class _Protocol(HttpToolsProtocol):
+    """With a limit on what a client may send that is no body: the parser keeps it, and copies it as it grows."""
+
+    _head_bytes = 0
+    _moved_on = False
+
+    def data_received(self, data: bytes) -> None:
+        self._moved_on = False
+        super().data_received(data)
+        self._head_bytes = 0 if self._moved_on else self._head_bytes + len(data)
+        if self._head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"The head of a request has at most {_MAX_HEAD_BYTES} bytes.")
+
+    def on_headers_complete(self) -> None:
+        self._moved_on = True
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._moved_on = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._moved_on = True
+        super().on_message_complete()
 
 
 class _Server(uvicorn.Server):

@@ -48,10 +48,14 @@ class LiveFeed:
         self._wake()
 
     async def follow(self, after: int | None) -> AsyncIterator[Happening]:
-        """Everything after journal entry `after`, or from now on; never ends by itself."""
+        """Everything after journal entry `after`, or from now on; never ends by itself.
+
+        An entry that is not there yet is one of a journal that a backup replaced: from now on, too.
+        """
         seen = -1
         told: dict[str, Any] | None = None
-        cursor = await asyncio.to_thread(self._head) if after is None else after
+        head = await asyncio.to_thread(self._head)
+        cursor = head if after is None else min(after, head)
         while True:
             tick = self._tick
             while seen != self._transitions:

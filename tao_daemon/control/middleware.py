@@ -36,20 +36,22 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status, got = time.monotonic(), 500, 0
+        started, status, got, answering = time.monotonic(), 500, 0, False
 
         async def limited() -> Message:
             nonlocal got
             message = await receive()
             got += len(message.get("body", b""))
             if got > MAX_BODY_BYTES:
+                if answering:
+                    return {"type": "http.disconnect"}
                 raise HTTPException(413, f"the body has more than {MAX_BODY_BYTES} bytes")
             return message
 
         async def guarded(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answering
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, answering = message["status"], True
                 message = {**message, "headers": [*message["headers"], *_HEADERS]}
             await send(message)
 

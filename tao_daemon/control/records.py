@@ -1,9 +1,11 @@
-"""What the control API tells of the past: rounds, rollouts, adapters, the audit log. Read from disk, in threads."""
+"""What the control API tells of the past: rounds, rollouts, adapters, the audit log. Read from disk, in threads.
+
+The threads are those of the rounds: what reads the whole journal has one of them, however many ask.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from dataclasses import asdict
 from typing import Any
 
@@ -35,7 +37,8 @@ class Records:
         self._store = store
         self._journal = journal
         self._history = RolloutHistory()
-        self._folding = threading.Lock()
+        self._folding = asyncio.Lock()
+        self._verifying: asyncio.Task[models.Verification] | None = None
 
     async def rounds(self, limit: int, before: int | None) -> models.Rounds:
         return models.Rounds(rounds=await asyncio.to_thread(self._archive.reports, limit=limit, before=before))
@@ -71,7 +74,8 @@ class Records:
         return insight.answers(page, {id: prompt_text(prompt) for id, prompt in prompts.items()})
 
     async def rollouts(self, limit: int) -> models.PastRollouts:
-        return models.PastRollouts(rollouts=await asyncio.to_thread(self._rollouts, limit))
+        async with self._folding:
+            return models.PastRollouts(rollouts=await asyncio.to_thread(self._rollouts, limit))
 
     async def adapters(self) -> models.Adapters:
         def read() -> list[dict[str, Any]]:
@@ -92,18 +96,19 @@ class Records:
         return await asyncio.to_thread(read)
 
     async def verification(self) -> models.Verification:
-        """Check the whole hash chain."""
+        """Check the whole hash chain. Whoever asks while it is being checked gets what that finds."""
+        if self._verifying is None or self._verifying.done():
+            self._verifying = asyncio.create_task(asyncio.to_thread(self._verify))
+        return await asyncio.shield(self._verifying)
 
-        def read() -> models.Verification:
-            last = _EMPTY
-            try:
-                for head in heads(self._journal.rows()):
-                    last = models.Head(seq=head.seq, hash=head.hash)
-            except JournalError as error:
-                return models.Verification(entries=last.seq, head=last, problem=str(error))
-            return models.Verification(entries=last.seq, head=last, problem=None)
-
-        return await asyncio.to_thread(read)
+    def _verify(self) -> models.Verification:
+        last = _EMPTY
+        try:
+            for head in heads(self._journal.rows()):
+                last = models.Head(seq=head.seq, hash=head.hash)
+        except JournalError as error:
+            return models.Verification(entries=last.seq, head=last, problem=str(error))
+        return models.Verification(entries=last.seq, head=last, problem=None)
 
     def _report(self, number: int) -> dict[str, Any]:
         report = self._archive.report(number)
@@ -112,11 +117,10 @@ class Records:
         return report
 
     def _rollouts(self, limit: int) -> list[dict[str, Any]]:
-        with self._folding:
-            while page := self._journal.page(self._history.seq, _PAGE):
-                for entry in page:
-                    self._history.add(entry)
-            return self._history.latest(limit)
+        while page := self._journal.page(self._history.seq, _PAGE):
+            for entry in page:
+                self._history.add(entry)
+        return self._history.latest(limit)
 
     def _head(self) -> models.Head:
         last = self._journal.last()

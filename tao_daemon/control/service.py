@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tao_daemon import __version__
@@ -51,6 +51,8 @@ class Service:
     clock: Clock
     intake_state: Callable[[], str]
     trigger_reason: Callable[[], str]
+    _issuing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Between looking whether a name is taken and taking it."""
 
     async def status(self) -> models.Status:
         return schemas.status(
@@ -113,13 +115,14 @@ class Service:
         return models.Done(**asdict(receipt))
 
     async def issue_token(self, asked: models.AskedToken, actor: str) -> models.NewToken:
-        """Journaled first. Raises TokenError."""
-        now = self.clock()
-        expires_at = now + asked.days * _DAY_SECONDS if asked.days else None
-        token, secret = self.tokens.prepare(asked.name, asked.scopes, expires_at, now)
-        scopes = tuple(scope.value for scope in token.scopes)
-        await self.submit(TokenIssued(token.id, token.name, scopes, expires_at, actor, asked.reason))
-        self.tokens.add(token)
+        """Journaled first. Raises TokenError, and ConfigError when the token cannot be kept."""
+        async with self._issuing:
+            now = self.clock()
+            expires_at = now + asked.days * _DAY_SECONDS if asked.days else None
+            token, secret = self.tokens.prepare(asked.name, asked.scopes, expires_at, now)
+            scopes = tuple(scope.value for scope in token.scopes)
+            await self.submit(TokenIssued(token.id, token.name, scopes, expires_at, actor, asked.reason))
+            self.tokens.add(token)
         return models.NewToken(id=token.id, token=secret)
 
     async def revoke_token(self, token_id: str, actor: str, reason: str) -> models.Done:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 import os
 import re
 import secrets
@@ -75,7 +76,7 @@ class TokenFile:
                 self._stamp = stamp
         except FileNotFoundError:
             self._tokens, self._stamp = (), None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ConfigError(
                 f"cannot read the tokens in {self._path} ({type(error).__name__}); restore the file from a backup, or "
                 "remove it and issue new tokens"
@@ -101,10 +102,11 @@ class TokenFile:
         return IssuedToken(secrets.token_hex(4), name, wanted, _digest(secret), now, expires_at), secret
 
     def add(self, token: IssuedToken) -> None:
+        """Valid from now on. Raises ConfigError when it cannot be written."""
         self._write((*self.list(), token))
 
     def revoke(self, token_id: str, now: float) -> None:
-        """End a token at once. Idempotent."""
+        """End a token at once. Idempotent. Raises ConfigError when it cannot be written: then it is still valid."""
         self._write(
             tuple(
                 replace(token, revoked_at=now) if token.id == token_id and token.revoked_at is None else token
@@ -131,12 +133,18 @@ class TokenFile:
     def _write(self, tokens: tuple[IssuedToken, ...]) -> None:
         body = {"version": _VERSION, "tokens": [{**token.to_json(), "sha256": token.sha256} for token in tokens]}
         temporary = self._path.with_suffix(".json.tmp")
-        temporary.unlink(missing_ok=True)
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(body, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path)
+        try:
+            temporary.unlink(missing_ok=True)
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                json.dump(body, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write the tokens to {self._path} ({error.strerror}), every token is as it was; make room, or "
+                "make the directory writable, and ask again"
+            ) from None
 
 
 def _digest(secret: str) -> str:
@@ -151,10 +159,22 @@ def _parsed(body: Mapping[str, Any]) -> tuple[IssuedToken, ...]:
             id=str(item["id"]),
             name=str(item["name"]),
             scopes=tuple(Scope(scope) for scope in item["scopes"]),
-            sha256=str(item["sha256"]),
-            created_at=float(item["created_at"]),
-            expires_at=item["expires_at"],
-            revoked_at=item["revoked_at"],
+            sha256=_hexadecimal(item["sha256"]),
+            created_at=_time(item["created_at"]),
+            expires_at=None if item["expires_at"] is None else _time(item["expires_at"]),
+            revoked_at=None if item["revoked_at"] is None else _time(item["revoked_at"]),
         )
         for item in body["tokens"]
     )
+
+
+def _hexadecimal(value: str) -> str:
+    bytes.fromhex(value)
+    return value
+
+
+def _time(value: float) -> float:
+    found = float(value)
+    if not math.isfinite(found):
+        raise ValueError("not a time")
+    return found

@@ -191,7 +191,7 @@ class RoundArchive:
             return {}
         try:
             report = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise _unreadable(path, error) from None
         if not isinstance(report, dict):
             raise _unreadable(path, ValueError("not an object"))

@@ -72,7 +72,7 @@ scrapes with 404, and each process is a target of its own. With `processes = 4` 
 
 ```yaml
 scrape_configs:
-  - job_name: tao
+  - job_name: tao-daemon
     static_configs:
       - targets: [127.0.0.1:8090]
   - job_name: tao-gateway
