@@ -2,7 +2,7 @@
 
 Invariants: everything is copied and proved before anything is moved; what was there is moved aside, never deleted;
 data_dir is the old one or the restored one at any moment, unless it is a mount point. What was erased since the backup
-is erased from what comes back, as far as the old data_dir still knows of it.
+is erased from what comes back, and who may log in stays as it is, as far as the old data_dir still knows of it.
 
 manifest → copy beside data_dir → digests, journal chain, buffer → erased again → journal entry → exchange → old aside
 """
@@ -28,10 +28,12 @@ from tao_daemon.buffer.erasing import forgotten_ids
 from tao_daemon.clients.failpoints import reach
 from tao_daemon.clients.storage import UNFINISHED, publishing
 from tao_daemon.config import Config
+from tao_daemon.control.tokens import FILE_NAME as TOKENS
+from tao_daemon.control.tokens import TokenFile
 from tao_daemon.daemon.instance import sole_owner
 from tao_daemon.daemon.routes_board import write_routes
 from tao_daemon.daemon.supervisor import apply_event, last_state
-from tao_daemon.domain.errors import InstanceError, JournalError, PromptStoreError, TaoError
+from tao_daemon.domain.errors import ConfigError, InstanceError, JournalError, PromptStoreError, TaoError
 from tao_daemon.domain.events import BackupRestored
 from tao_daemon.domain.ports import Clock
 from tao_daemon.registry.journal import Journal
@@ -101,9 +103,19 @@ def _stage(
     again = forget_again(there, _erased_here(config), Request(None, actor, "erased after the backup was taken"), clock)
     progress("moving", 3, 4)
     _note(there, manifest, clock, actor, reason)
-    if (config.daemon.data_dir / _TOKEN).exists():
-        shutil.copy2(config.daemon.data_dir / _TOKEN, staged / _TOKEN)
+    _keep_tokens(config.daemon.data_dir, staged)
     return again
+
+
+def _keep_tokens(data_dir: Path, staged: Path) -> None:
+    """A backup brings back no token that was revoked after it was taken. A damaged file is not kept."""
+    try:
+        known = TokenFile(data_dir).list()
+    except ConfigError:
+        known = ()
+    for name in (_TOKEN, TOKENS) if known else (_TOKEN,):
+        if (data_dir / name).exists():
+            shutil.copy2(data_dir / name, staged / name)
 
 
 def _prove(there: Config, manifest: BackupManifest) -> None:

@@ -56,13 +56,14 @@ def create_token(config: Config, name: str, scopes: tuple[str, ...], days: float
 
 
 def revoke_token(config: Config, token_id: str, reason: str) -> dict[str, Any]:
-    """End a token at once; what was revoked before stays so."""
+    """End a token at once, then journal it; what was revoked before stays so."""
     from tao_daemon.domain.events import TokenRevoked
 
     with _journal(config) as journal:
         tokens = _tokens(config)
-        transition = _apply(config, journal, TokenRevoked(token_id, tokens.find(token_id).name, actor(), reason))
+        token = tokens.find(token_id)
         tokens.revoke(token_id, time.time())
+        transition = _apply(config, journal, TokenRevoked(token_id, token.name, actor(), reason))
     return {"note": transition.note, "refused": transition.refused}
 
 

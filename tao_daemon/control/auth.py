@@ -23,15 +23,18 @@ LOCAL = "local"
 
 
 def ensure_token(data_dir: Path) -> str:
-    """The local token of this data directory, created when there is none."""
+    """The local token of this data directory, created when there is none. Only for who owns the directory."""
     path = data_dir / FILE_NAME
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
+    # A crash or a full disk may leave a file that nobody could ever log in with.
+    if path.exists() and path.stat().st_size:
         return read_token(data_dir)
-    with os.fdopen(handle, "w") as file:
-        token = secrets.token_urlsafe(32)
+    token, temporary = secrets.token_urlsafe(32), path.with_suffix(".token.tmp")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(token)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
     return token
 
 
@@ -39,12 +42,17 @@ def read_token(data_dir: Path) -> str:
     """The local token, for a client on the same machine. Raises ConfigError naming the file."""
     path = data_dir / FILE_NAME
     try:
-        return path.read_text().strip()
+        token = path.read_text(encoding="ascii").strip()
+    except ValueError:
+        token = ""
     except OSError as error:
         raise ConfigError(
             f"cannot read the control token {path}: {error.strerror}; run as the daemon's user, "
             "with the daemon's --config, or give a token of your own with --token"
         ) from None
+    if not token:
+        raise ConfigError(f"there is no token in {path}; remove the file and restart the daemon, which makes a new one")
+    return token
 
 
 @dataclass(frozen=True, slots=True)

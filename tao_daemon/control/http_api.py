@@ -65,6 +65,7 @@ def build_app(api: Api) -> FastAPI:
         app.include_router(router)
 
     @app.get("/", include_in_schema=False)
+    @app.get("/console", include_in_schema=False)
     async def root() -> RedirectResponse:
         return RedirectResponse("/console/")
 

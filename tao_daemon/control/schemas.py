@@ -97,6 +97,7 @@ def rollout(
         plan={
             "fractions": list(plan.fractions),
             "shadow_pairs": plan.limits.min_pairs,
+            "margin": plan.limits.margin,
             "step_seconds": plan.step_seconds,
             "step_conversations": plan.step_conversations,
             "bake_seconds": plan.bake_seconds,

@@ -126,11 +126,13 @@ class Service:
         return models.NewToken(id=token.id, token=secret)
 
     async def revoke_token(self, token_id: str, actor: str, reason: str) -> models.Done:
-        """Journaled first. Raises TokenError for an id that was never issued."""
+        """Ended first: what the journal calls revoked opens nothing, whatever fails in between.
+
+        Raises TokenError for an id that was never issued, ConfigError when it cannot be ended.
+        """
         token = self.tokens.find(token_id)
-        done = await self.submit(TokenRevoked(token.id, token.name, actor, reason))
         self.tokens.revoke(token_id, self.clock())
-        return done
+        return await self.submit(TokenRevoked(token.id, token.name, actor, reason))
 
     def polled(self, gateway: str, generation: int, wait_seconds: float) -> None:
         self.traffic.hear_poll(gateway, generation, wait_seconds)
