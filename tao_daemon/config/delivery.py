@@ -120,7 +120,7 @@ class Gateway(Section):
     daemon_url: str = "http://127.0.0.1:8090"
     """Control API that routes are long-polled from and reports go to."""
     daemon_token: Secret = None
-    """Token for reports: env:NAME or file:PATH; default: data_dir/control.token, where it can be read."""
+    """Token for routes and reports (scope gateway): env:NAME or file:PATH; default: data_dir/control.token."""
     routes_file: Path | None = None
     """Last known routes, read at start and while the daemon is down; default: data_dir/routes.json."""
     report_seconds: Seconds = 1.0

@@ -1,13 +1,18 @@
-"""Around every request: a limit on its body, headers that keep browsers safe, and how long it took."""
+"""Around every request: a limit on its body, headers that keep browsers safe, an end for bugs, and how long it took."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tao_daemon.control import problems
+
+log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1_048_576
 _HEADERS: Final = (
@@ -57,6 +62,10 @@ class Guard:
 
         try:
             await self._app(scope, limited, guarded)
+        except Exception as error:  # noqa: BLE001 - raised further, its message would be logged, whatever it quotes
+            log.error("control API: a bug", extra={"path": scope["path"], "error_type": type(error).__name__})
+            if not answering:
+                await problems.bug()(scope, receive, guarded)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
             self._observe(scope["method"], route, status, time.monotonic() - started)

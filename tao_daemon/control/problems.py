@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -17,8 +16,6 @@ from tao_daemon.control import models
 from tao_daemon.control.tokens import TokenError
 from tao_daemon.daemon.supervisor import KeyReused
 from tao_daemon.domain.errors import TaoError
-
-log = logging.getLogger(__name__)
 
 RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": models.Error, "description": text}
@@ -48,7 +45,7 @@ def not_found(message: str, remedy: str = "") -> ApiProblem:
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error in the one shape, also those of the framework and bugs."""
+    """Answer every error in the one shape, also those of the framework."""
     app.add_exception_handler(ApiProblem, _problem)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -56,7 +53,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(KeyReused, _key_reused)
     app.add_exception_handler(TaoError, _unable)
     app.add_exception_handler(TimeoutError, _late)
-    app.add_exception_handler(Exception, _bug)
 
 
 def _body(code: str, message: str, remedy: str) -> dict[str, Any]:
@@ -111,6 +107,6 @@ async def _late(request: Request, error: Exception) -> JSONResponse:
     )
 
 
-async def _bug(request: Request, error: Exception) -> JSONResponse:
-    log.error("control API: a bug", extra={"path": request.url.path, "error_type": type(error).__name__})
+def bug() -> JSONResponse:
+    """The answer when nobody foresaw what went wrong."""
     return JSONResponse(_body("internal", "the daemon has a bug", "please report it with the daemon's log"), 500)

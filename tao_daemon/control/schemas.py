@@ -113,7 +113,7 @@ def _traffic_fraction(found: RolloutState, routes_now: Routes) -> float:
 
 
 def gateway(name: str, report: GatewayReport | None) -> dict[str, Any]:
-    """One live gateway; `reports` is false while it only polls, for lack of a valid token."""
+    """One live gateway; `reports` is false before its first report."""
     if report is None:
         return {"gateway": name, "reports": False}
     return {

@@ -73,7 +73,7 @@ REPORTING = gauge(
     "tao_rollout_reporting_gateways",
     "gateways",
     "Live gateways that report their counters; the others only ask for routes.",
-    "Fewer than live: their token is wrong. A canary then waits, and nothing is drained.",
+    "Fewer than live: they have only just begun, or their reports fail. A canary then waits, and nothing is drained.",
 )
 BEHIND = gauge(
     "tao_rollout_behind_gateways",
