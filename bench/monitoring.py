@@ -6,18 +6,17 @@ import asyncio
 import json
 import time
 import urllib.parse
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 
-from grafana.scraping import configuration, scraping
-from tao_daemon.embedded.processes import Command, ManagedProcess, free_port
+from grafana.scraping import configuration, running, scraping
+from tao_daemon.embedded.processes import Command, free_port
 
 _READY_SECONDS = 60.0
 
@@ -50,13 +49,12 @@ class Monitoring:
                         return at, alert
                 await heard.wait()
 
-    async def take(self, request: web.Request) -> web.Response:
-        """The webhook."""
-        for alert in (await request.json())["alerts"]:
+    def take(self, message: Mapping[str, Any]) -> None:
+        """What Alertmanager tells the webhook."""
+        for alert in message["alerts"]:
             self.told.append((time.monotonic(), alert))
         heard, self._heard = self._heard, asyncio.Event()
         heard.set()
-        return web.Response()
 
 
 @asynccontextmanager
@@ -68,38 +66,49 @@ async def monitoring(
     async with AsyncExitStack() as exits:
         session = await exits.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)))
         watching = Monitoring(session)
-        hook = await exits.enter_async_context(_webhook(watching))
-        manager = f"127.0.0.1:{free_port()}"
-        command = Command("alertmanager", tuple(_alertmanager(root, hook, manager)), root / "alertmanager.log")
-        process = await ManagedProcess.start(command)
-        exits.push_async_callback(process.stop, 20.0)
-        await process.wait_ready(partial(_is_ready, session, f"http://{manager}/-/ready"), deadline_s=_READY_SECONDS)
+        hook = await exits.enter_async_context(webhook(watching.take))
+        manager = await exits.enter_async_context(alertmanager(root, json.dumps(_routes_to(hook))))
         config = configuration(jobs, interval=interval, alertmanagers=[manager])
         watching.prometheus = await exits.enter_async_context(scraping(root, config, _READY_SECONDS))
         yield watching
 
 
-def _alertmanager(root: Path, hook: str, address: str) -> list[str]:
-    config = {
+def _routes_to(hook: str) -> dict[str, Any]:
+    return {
         "route": {"receiver": "hook", "group_wait": "1s", "group_interval": "5s", "group_by": ["alertname"]},
         "receivers": [{"name": "hook", "webhook_configs": [{"url": hook, "send_resolved": True}]}],
     }
-    path = root / "alertmanager.yml"
-    path.write_text(json.dumps(config))
-    # Debian's name; elsewhere it is `alertmanager`.
-    return [
-        "prometheus-alertmanager",
-        f"--config.file={path}",
-        f"--storage.path={root / 'alertmanager'}",
-        f"--web.listen-address={address}",
-        "--cluster.listen-address=",
-    ]
 
 
 @asynccontextmanager
-async def _webhook(watching: Monitoring) -> AsyncIterator[str]:
+async def alertmanager(folder: Path, config: str) -> AsyncIterator[str]:
+    """Run Debian's Alertmanager with data and log in `folder`; its host:port. `config` is YAML. EmbeddedError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "alertmanager.yml"
+    path.write_text(config)
+    address = f"127.0.0.1:{free_port()}"
+    flags = (
+        f"--config.file={path}",
+        f"--storage.path={folder / 'alertmanager'}",
+        f"--web.listen-address={address}",
+        "--cluster.listen-address=",
+    )
+    # Debian's name; elsewhere it is `alertmanager`.
+    command = Command("alertmanager", ("prometheus-alertmanager", *flags), folder / "alertmanager.log")
+    async with running(command, address, _READY_SECONDS):
+        yield address
+
+
+@asynccontextmanager
+async def webhook(take: Callable[[Any], None]) -> AsyncIterator[str]:
+    """Takes JSON on a port of its own; its URL."""
+
+    async def answer(request: web.Request) -> web.Response:
+        take(await request.json())
+        return web.Response(text="ok")
+
     app = web.Application()
-    app.router.add_post("/", watching.take)
+    app.router.add_post("/", answer)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     port = free_port()
@@ -108,11 +117,3 @@ async def _webhook(watching: Monitoring) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{port}/"
     finally:
         await runner.cleanup()
-
-
-async def _is_ready(session: aiohttp.ClientSession, url: str) -> bool:
-    try:
-        async with session.get(url) as response:
-            return response.status == 200
-    except (aiohttp.ClientError, TimeoutError):
-        return False

@@ -1,7 +1,15 @@
-"""Events of an undisturbed daemon, in order: a past for a measurement's journal, a play for the machine's tests."""
+"""Events of an undisturbed daemon, in order, and a past: events written into a journal as if they had happened."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+
+from tao_daemon.app.paths import journal_path
+from tao_daemon.app.settings import policy_of
+from tao_daemon.config import Config
+from tao_daemon.daemon.state import State
+from tao_daemon.daemon.supervisor import apply_event, last_state
 from tao_daemon.domain.events import (
     AdapterVerified,
     CandidateJudged,
@@ -13,6 +21,7 @@ from tao_daemon.domain.events import (
 )
 from tao_daemon.domain.report import Decision
 from tao_daemon.domain.round import Phase
+from tao_daemon.registry.journal import Journal
 
 
 def a_round(number: int, adapter: str, decision: Decision = Decision.PASS) -> list[Event]:
@@ -26,3 +35,13 @@ def a_round(number: int, adapter: str, decision: Decision = Decision.PASS) -> li
 def settling(number: int, adapter: str) -> list[Event]:
     """A round whose adapter is verified and promoted in full."""
     return [*a_round(number, adapter), AdapterVerified(adapter, 1), RolloutPromoted("ann", "sure", full=True)]
+
+
+def remember(config: Config, events: Sequence[Event], times: Iterable[float]) -> State:
+    """Append the events to the journal, each at its Unix time; only while the daemon is down. The state after them."""
+    config.daemon.data_dir.mkdir(parents=True, exist_ok=True)
+    with closing(Journal(journal_path(config))) as journal:
+        state = last_state(journal)
+        for event, at in zip(events, times, strict=False):
+            state = apply_event(journal, state, event, policy_of(config), at).state
+    return state

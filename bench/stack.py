@@ -14,24 +14,21 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from bench.past import remember
 from bench.random_adapter import publish_random_adapters
-from tao_daemon.app.paths import journal_path
-from tao_daemon.app.settings import policy_of
 from tao_daemon.config import Config, load_config
-from tao_daemon.daemon.state import State
-from tao_daemon.daemon.supervisor import apply_event
 from tao_daemon.domain.events import Event
 from tao_daemon.embedded.broker import EmbeddedBroker
 from tao_daemon.embedded.model import tiny_random_model
 from tao_daemon.embedded.processes import Command, ManagedProcess, free_port
 from tao_daemon.embedded.vllm_server import EmbeddedVllm
 from tao_daemon.registry.adapter_store import DirectoryAdapterStore
-from tao_daemon.registry.journal import Journal
 
 _READY_SECONDS = 60.0
 _HTTP = aiohttp.ClientTimeout(total=15.0)
@@ -63,13 +60,7 @@ class Stack:
 
     def remember(self, events: Sequence[Event]) -> None:
         """Write a past into the journal; only while the daemon is down."""
-        journal = Journal(journal_path(self.config))
-        try:
-            state = State()
-            for at, event in enumerate(events):
-                state = apply_event(journal, state, event, policy_of(self.config), float(at)).state
-        finally:
-            journal.close()
+        remember(self.config, events, count(0.0))
 
     async def start(self, name: str) -> None:
         """`daemon` or `gateway`; returns when it is ready."""

@@ -5,21 +5,18 @@ scraping(targets) → the address of a Prometheus that answers → stopped, its 
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from tao_daemon.embedded.processes import Command, ManagedProcess, free_port
+
 RULES = Path(__file__).parents[1] / "deploy" / "prometheus"
-
-
-class ScrapingError(Exception):
-    """Prometheus did not start."""
 
 
 def configuration(
@@ -42,44 +39,35 @@ def configuration(
 
 @asynccontextmanager
 async def scraping(folder: Path, config: Mapping[str, Any], start_s: float = 30.0) -> AsyncIterator[str]:
-    """Run Debian's Prometheus with data and log in `folder`; its base URL. Raises ScrapingError."""
+    """Run Debian's Prometheus with data and log in `folder`; its base URL. Raises EmbeddedError."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "prometheus.yml"
     path.write_text(json.dumps(config, indent=2))
-    port = _free_port()
+    address = f"127.0.0.1:{free_port()}"
     flags = (
         f"--config.file={path}",
         f"--storage.tsdb.path={folder / 'tsdb'}",
-        f"--web.listen-address=127.0.0.1:{port}",
+        f"--web.listen-address={address}",
     )
-    with (folder / "prometheus.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec("prometheus", *flags, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}"
+    async with running(Command("prometheus", ("prometheus", *flags), folder / "prometheus.log"), address, start_s):
+        yield f"http://{address}"
+
+
+@asynccontextmanager
+async def running(command: Command, address: str, start_s: float) -> AsyncIterator[None]:
+    """A server of the Prometheus family for as long as the context lasts; it answers at host:port. EmbeddedError."""
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5.0)) as session,
+        await ManagedProcess.start(command) as process,
+    ):
+        await process.wait_ready(partial(_is_ready, session, f"http://{address}/-/ready"), deadline_s=start_s)
+        yield
+
+
+async def _is_ready(session: aiohttp.ClientSession, url: str) -> bool:
+    """These servers say nothing when they are ready; their address answers then."""
     try:
-        await asyncio.wait_for(_ready(address, process), start_s)
-        yield address
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await asyncio.wait_for(process.wait(), 30)
-
-
-async def _ready(address: str, process: asyncio.subprocess.Process) -> None:
-    """Prometheus says nothing when it is ready; its address answers then."""
-    async with aiohttp.ClientSession() as session:
-        while process.returncode is None:
-            try:
-                async with session.get(f"{address}/-/ready") as answer:
-                    if answer.status == 200:
-                        return
-            except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(0.1)
-    raise ScrapingError("prometheus ended at its start: its log is beside its configuration")
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
+        async with session.get(url) as answer:
+            return answer.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False

@@ -15,10 +15,12 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
+from email.message import Message
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import pytest
@@ -36,6 +38,7 @@ pytest_plugins = ["tests.tiny_sites"]
 
 T = TypeVar("T")
 START_SECONDS = 240.0
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Background:
@@ -145,6 +148,19 @@ class Process:
         return self.log.read_text(errors="replace")[-3000:]
 
 
+@dataclass(frozen=True)
+class Answer:
+    """Of an HTTP server, errors included."""
+
+    status: int
+    headers: Message
+    raw: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.raw)
+
+
 @dataclass
 class Site:
     """One data directory with its config, the daemon and the gateway that use it."""
@@ -173,6 +189,28 @@ class Site:
     def token(self) -> str:
         """The local administrator's."""
         return Path(self.config["daemon"]["data_dir"], "control.token").read_text()
+
+    def ask(
+        self, method: str, path: str, body: Any = None, token: str | None = None, headers: Mapping[str, str] = _NONE
+    ) -> Answer:
+        """A request to the control API; a body that is not bytes is sent as JSON. No token is sent unless given."""
+        sent = {"Content-Type": "application/json", **headers}
+        if token:
+            sent["Authorization"] = f"Bearer {token}"
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(self.control_url + path, data, sent, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                return Answer(response.status, response.headers, response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(error.code, error.headers, error.read())
+
+    def issue(self, name: str, *scopes: str) -> str:
+        """A new token with the scopes."""
+        answer = self.ask("POST", "/v1/tokens", {"name": name, "scopes": scopes, "reason": "test"}, self.token)
+        assert answer.status == 201, answer.raw
+        return str(answer.json["token"])
 
     def get(self, path: str) -> Any:
         """GET from the control API, with the local token."""

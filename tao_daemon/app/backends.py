@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import aiohttp
 
+from tao_daemon.app.paths import adapters_path, buffer_path, rounds_path
 from tao_daemon.buffer.duckdb_store import DuckDBStore
 from tao_daemon.clients.vllm import VllmClient
 from tao_daemon.config import Config
@@ -24,7 +25,7 @@ from tao_daemon.scoring.scorer import ConfiguredScorer
 def open_store(config: Config, emit: Emit) -> DuckDBStore:
     buffer = config.buffer
     return DuckDBStore(
-        config.daemon.data_dir / "tao.duckdb",
+        buffer_path(config),
         held_out_fraction=buffer.held_out_fraction,
         similarity=buffer.near_duplicate_similarity,
         max_attempts=buffer.max_attempts,
@@ -55,14 +56,14 @@ def build_parts(
         emit=emit,
     )
     scorer = ConfiguredScorer(config.scorers, min_spread=config.training.min_spread)
-    archive = RoundArchive(config.daemon.data_dir / "rounds")
+    archive = RoundArchive(rounds_path(config))
     return Parts(
         store=store,
         sampler=sampler,
         scorer=scorer,
         trainer=SubprocessTrainer(config.training, archive.training_directory),
         evaluator=Evaluator(sampler, scorer, config.gate),
-        adapters=DirectoryAdapterStore(config.daemon.data_dir / "adapters", max_rank=serving.max_rank),
+        adapters=DirectoryAdapterStore(adapters_path(config), max_rank=serving.max_rank),
         fleet=VllmFleet(
             [*replicas, *extra],
             base_model=serving.base_model,

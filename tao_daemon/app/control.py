@@ -10,6 +10,7 @@ from tao_daemon.app.workers import Workers
 from tao_daemon.control.auth import Authenticator, ensure_token
 from tao_daemon.control.http_api import Api
 from tao_daemon.control.live import LiveFeed
+from tao_daemon.control.past import Past
 from tao_daemon.control.records import Records
 from tao_daemon.control.service import Service
 from tao_daemon.control.tokens import TokenFile
@@ -45,7 +46,7 @@ def build_api(ground: Ground, workers: Workers) -> Api:
     ground.bell.add(feed.nudge)
     return Api(
         service=service,
-        records=Records(ground.parts.archive, ground.parts.adapters, ground.store, journal),
+        records=Records(Past(ground.parts.archive, journal), ground.parts.adapters, ground.store),
         feed=feed,
         authenticator=Authenticator(ensure_token(config.daemon.data_dir), tokens, time.time),
         observe=ground.metrics.control.observe,

@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from tao_daemon.app.control import build_api
-from tao_daemon.app.erasure import finish_erasure
 from tao_daemon.app.ground import standing
+from tao_daemon.app.operations.erasing import finish_erasure
 from tao_daemon.app.stopping import give_up, stop_event
 from tao_daemon.app.workers import build_workers, working
 from tao_daemon.config import Config
@@ -53,6 +53,6 @@ async def _daemon(config: Config) -> AsyncIterator[list[asyncio.Future[None]]]:
         api = build_api(ground, workers)
         async with (
             working(ground, workers) as running,
-            serving(build_app(api), config.control.host, config.control.port),
+            serving(build_app(api), config.control.host, config.control.port, api.dismiss),
         ):
             yield running

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tao_daemon.config import Config
+from tao_daemon.control.auth import FILE_NAME as TOKEN
 from tao_daemon.domain.errors import PromptStoreError
 
 
@@ -18,6 +19,23 @@ def routes_path(config: Config) -> Path:
 
 def buffer_path(config: Config) -> Path:
     return config.daemon.data_dir / "tao.duckdb"
+
+
+def rounds_path(config: Config) -> Path:
+    return rounds_below(config.daemon.data_dir)
+
+
+def rounds_below(data_dir: Path) -> Path:
+    return data_dir / "rounds"
+
+
+def adapters_path(config: Config) -> Path:
+    return config.daemon.data_dir / "adapters"
+
+
+def token_path(config: Config) -> Path:
+    """The local administrator's token."""
+    return config.daemon.data_dir / TOKEN
 
 
 def existing_buffer(config: Config) -> Path:

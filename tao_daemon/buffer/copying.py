@@ -14,7 +14,8 @@ from pathlib import Path
 
 import duckdb
 
-from tao_daemon.buffer.database import SETTINGS, failure_name, open_database
+from tao_daemon.buffer.database import open_database
+from tao_daemon.clients.duckdb import SETTINGS, failure_name, quoted
 from tao_daemon.clients.failpoints import reach
 from tao_daemon.clients.storage import UNFINISHED, fsync_directory
 from tao_daemon.domain.errors import PromptStoreError
@@ -26,8 +27,8 @@ def copy_buffer(source: Path, target: Path) -> None:
     spill = target.with_name(f"{UNFINISHED}spill-{secrets.token_hex(4)}")
     try:
         with duckdb.connect(config={**SETTINGS, "temp_directory": str(spill)}) as connection:
-            connection.execute(f"ATTACH '{_quoted(source)}' AS old (READ_ONLY)")
-            connection.execute(f"ATTACH '{_quoted(target)}' AS new")
+            connection.execute(f"ATTACH {quoted(source)} AS old (READ_ONLY)")
+            connection.execute(f"ATTACH {quoted(target)} AS new")
             connection.execute("COPY FROM DATABASE old TO new")
             connection.execute("CHECKPOINT new")
             connection.execute("DETACH new")
@@ -68,7 +69,3 @@ def _settle(path: Path) -> None:
 
 def _log_of(path: Path) -> Path:
     return path.with_name(path.name + ".wal")
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")

@@ -15,10 +15,8 @@ import duckdb
 from tao_daemon.buffer import tables
 from tao_daemon.buffer.signatures import VERSION as SIGNATURES_VERSION
 from tao_daemon.buffer.signatures import fingerprint
+from tao_daemon.clients.duckdb import SETTINGS, failure_name
 from tao_daemon.domain.errors import InstanceError, PromptStoreError
-
-SETTINGS = {"memory_limit": "1GB", "threads": "2", "autoinstall_known_extensions": "false"}
-"""DuckDB would take 80 % of the machine's memory by default, and look for extensions on the network."""
 
 
 def open_database(path: Path) -> tables.Connection:
@@ -51,11 +49,6 @@ def transaction(connection: tables.Connection) -> Iterator[None]:
         with suppress(duckdb.Error):
             connection.execute("ROLLBACK")
         raise
-
-
-def failure_name(error: duckdb.Error) -> str:
-    """What kind of failure; never DuckDB's own message, which may quote a prompt."""
-    return type(error).__name__
 
 
 def _prepare(connection: tables.Connection, path: Path) -> None:

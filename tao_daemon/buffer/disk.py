@@ -9,18 +9,20 @@ restored (room) → checked before every batch → released (disk full) → rest
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from tao_daemon.clients.storage import free_bytes
 from tao_daemon.domain.errors import PromptStoreError
 
 MIB = 1024 * 1024
 _BALLAST_BYTES = 16 * MIB
 
 
-def free_bytes(directory: Path) -> int:
-    return shutil.disk_usage(directory).free
+def database_bytes(database: Path) -> int:
+    """The file with its write-ahead log. Raises OSError."""
+    files = (database, database.with_name(database.name + ".wal"))
+    return sum(file.stat().st_size for file in files if file.exists())
 
 
 class DiskReserve:
@@ -54,9 +56,7 @@ class DiskReserve:
 
     def measure(self) -> tuple[int, int, int]:
         """Bytes of the database with its write-ahead log, bytes free, and the floor. Raises OSError."""
-        files = (self._database, self._database.with_name(self._database.name + ".wal"))
-        used = sum(file.stat().st_size for file in files if file.exists())
-        return used, self._free(self._directory), self._floor_mib * MIB
+        return database_bytes(self._database), self._free(self._directory), self._floor_mib * MIB
 
     def release(self) -> None:
         """Give the ballast back, if the disk is about full."""

@@ -23,11 +23,12 @@ import duckdb
 
 from tao_daemon.buffer import lookups, tables
 from tao_daemon.buffer.clusters import Assignment, ClusterIndex, ClusterRecord
-from tao_daemon.buffer.database import failure_name, open_database, transaction
+from tao_daemon.buffer.database import open_database, transaction
 from tao_daemon.buffer.disk import DiskReserve
 from tao_daemon.buffer.ingesting import counted, new_clusters, unseen
 from tao_daemon.buffer.selection import Candidate, choose, in_order_of_arrival
 from tao_daemon.buffer.signatures import fingerprint
+from tao_daemon.clients.duckdb import failure_name
 from tao_daemon.clients.failpoints import reach
 from tao_daemon.domain.errors import PromptStoreError
 from tao_daemon.domain.ports import Accepts, BufferDetails, BufferStats, Claim, Ingest, Ingested

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tao_daemon.buffer.disk import database_bytes
 from tao_daemon.buffer.tables import PROMPT_COLUMNS, Connection, prompt_of
 from tao_daemon.domain.ports import BufferDetails
 from tao_daemon.domain.prompt import Prompt
@@ -44,11 +45,5 @@ def read_details(connection: Connection, path: Path, *, max_attempts: int) -> Bu
         newest=counts[2],
         claimed=counts[3],
         exhausted=counts[4],
-        file_bytes=_bytes_of(path),
+        file_bytes=database_bytes(path),
     )
-
-
-def _bytes_of(path: Path) -> int:
-    """The file with its write-ahead log."""
-    files = (path, path.with_name(path.name + ".wal"))
-    return sum(file.stat().st_size for file in files if file.exists())

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import duckdb
 
-from tao_daemon.buffer.database import failure_name
 from tao_daemon.buffer.lookups import read_prompts
+from tao_daemon.clients.duckdb import SETTINGS, failure_name
 from tao_daemon.domain.errors import InstanceError, PromptStoreError
 from tao_daemon.domain.prompt import Prompt
-
-_SETTINGS = {"memory_limit": "1GB", "threads": "2", "autoinstall_known_extensions": "false"}
 
 
 def look_up(path: Path, ids: Sequence[str]) -> dict[str, Prompt]:
@@ -26,7 +24,7 @@ def look_up(path: Path, ids: Sequence[str]) -> dict[str, Prompt]:
     if not path.exists():
         raise PromptStoreError(f"there is no buffer at {path}; has the daemon ever run with this config?")
     try:
-        with duckdb.connect(str(path), read_only=True, config=dict(_SETTINGS)) as connection:
+        with duckdb.connect(str(path), read_only=True, config=dict(SETTINGS)) as connection:
             return read_prompts(connection, ids)
     except duckdb.IOException as error:
         if "lock on file" not in str(error):

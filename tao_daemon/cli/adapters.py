@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -12,7 +12,7 @@ from tao_daemon.cli.client import ControlClient
 from tao_daemon.cli.completion import adapter_names
 from tao_daemon.cli.durations import moment
 from tao_daemon.cli.options import daemon_options, json_option
-from tao_daemon.cli.output import echo_json
+from tao_daemon.cli.output import tell
 
 
 class _ListByDefault(click.Group):
@@ -32,7 +32,7 @@ def command() -> None:
     Examples:
       tao-daemon adapters
       tao-daemon adapters list --json
-      tao-daemon adapters show 000007-3f2a9c1b7d10
+      tao-daemon adapters show r000007-3f2a9c1b7d10
     """
 
 
@@ -46,18 +46,7 @@ def list_adapters(client: ControlClient, as_json: bool) -> None:
     Example:
       tao-daemon adapters list --json | jq -r '.[].name'
     """
-    found = client.get("/v1/adapters")["adapters"]
-    if as_json:
-        echo_json(found)
-        return
-    incumbent = client.get("/v1/status")["incumbent"]
-    roles = {incumbent["previous"]: "undo goes to", incumbent["adapter"]: "serves"}
-    from tao_daemon.cli.tables import show as draw
-    from tao_daemon.cli.tables import table
-
-    columns = ("adapter", "round", "parent", "rank", "prompts", "created (UTC)", "now")
-    rows = [row(each, roles) for each in found]
-    draw(lambda marks: table(columns, rows, numbers=("round", "rank", "prompts")))
+    tell(client.get("/v1/adapters")["adapters"], as_json, lambda found: _show_table(client, found))
 
 
 @command.command()
@@ -71,16 +60,9 @@ def show(client: ControlClient, name: str, as_json: bool) -> None:
 
     \b
     Example:
-      tao-daemon adapters show 000007-3f2a9c1b7d10
+      tao-daemon adapters show r000007-3f2a9c1b7d10
     """
-    found = client.get(f"/v1/adapters/{quote(name, safe='')}")
-    if as_json:
-        echo_json(found)
-        return
-    from tao_daemon.cli.tables import facts
-    from tao_daemon.cli.tables import show as draw
-
-    draw(lambda marks: facts(describe(found)))
+    tell(client.get(f"/v1/adapters/{quote(name, safe='')}"), as_json, _show_facts)
 
 
 def row(item: Mapping[str, Any], roles: Mapping[str | None, str]) -> tuple[str, ...]:
@@ -121,3 +103,19 @@ def describe(item: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     spans = [f"{each['topic']}/{each['partition']} {each['first']}-{each['last']}" for each in lineage["offsets"]]
     return [*rows, ("offsets", "\n".join(spans) or "-")]
+
+
+def _show_table(client: ControlClient, found: Sequence[Mapping[str, Any]]) -> None:
+    from tao_daemon.cli import tables
+
+    incumbent = client.get("/v1/status")["incumbent"]
+    roles = {incumbent["previous"]: "undo goes to", incumbent["adapter"]: "serves"}
+    columns = ("adapter", "round", "parent", "rank", "prompts", "created (UTC)", "now")
+    rows = [row(each, roles) for each in found]
+    tables.show(lambda marks: tables.table(columns, rows, numbers=("round", "rank", "prompts")))
+
+
+def _show_facts(found: Mapping[str, Any]) -> None:
+    from tao_daemon.cli import tables
+
+    tables.show(lambda marks: tables.facts(describe(found)))

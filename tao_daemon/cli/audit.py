@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import io
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
@@ -15,10 +14,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from tao_daemon.cli.durations import moment
 from tao_daemon.cli.exits import FAILED
 from tao_daemon.cli.options import config_option, json_option, read_config
+from tao_daemon.cli.output import clean_line, echo_json, echo_json_line
 from tao_daemon.domain.errors import JournalError
 from tao_daemon.domain.lifecycle import JournalHead
+from tao_daemon.registry.export import FORMATS
 
 if TYPE_CHECKING:
     from tao_daemon.registry.chain import Row
@@ -91,13 +93,13 @@ def show(
     journal = _journal(config_path)
     last = journal.last()
     for entry in _chosen(journal, is_wanted, after, limit or None):
-        click.echo(_line(entry, as_json=as_json, full=full))
+        _tell(entry, as_json=as_json, full=full)
     while follow:
         time.sleep(_FOLLOW_SECONDS)
-        for entry in _since(journal, last.seq if last else 0):
+        for entry in journal.entries(last.seq if last else 0):
             last = entry
             if is_wanted(entry):
-                click.echo(_line(entry, as_json=as_json, full=full))
+                _tell(entry, as_json=as_json, full=full)
 
 
 @command.command()
@@ -115,7 +117,9 @@ def verify(
     events: IO[str] | None,
     source: str | None,
 ) -> None:
-    """Check the hash chain, of the journal or of an EXPORTED file; what was touched is named, exit code 1.
+    """Check the hash chain, of the journal or an export.
+
+    The first entry that was touched is named, with exit code 1. EXPORTED is a file that `audit export` wrote.
 
     A chain that somebody rewrote from some entry on, or cut off at its end, is whole again. That shows against heads
     that were published before: every lifecycle event carries one (`data.journal`), this command prints one.
@@ -127,6 +131,8 @@ def verify(
       tao-daemon audit verify --events events.jsonl      # as read from the topic of [events]
       tao-daemon audit verify audit.jsonl                # an export, without config and database
     """
+    from tao_daemon.registry.chain import check
+
     rows: Iterable[Row]
     if exported is None:
         config = read_config(config_path)
@@ -136,10 +142,10 @@ def verify(
     published = [*given, *_heads_in(events, source)]
     if events is not None and len(published) == len(given):
         raise click.UsageError(f"no event of source {source!r} in {events.name}; see --source")
-    end, problem = _verified(rows, published)
+    end, problem = check(rows, published)
     if as_json:
         found = {"entries": end.seq, "head": asdict(end), "published": len(published), "problem": problem}
-        click.echo(json.dumps(found))
+        echo_json(found)
     elif problem is None:
         agreed = f", as {len(published)} published heads say" if published else ""
         click.echo(f"{end.seq} entries, the chain is whole{agreed}; its head is {end}")
@@ -152,9 +158,11 @@ def verify(
 @command.command()
 @config_option
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
-@click.option("--format", "form", type=click.Choice(("jsonl", "csv")), default="jsonl", show_default=True)
+@click.option("--format", "form", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True)
 def export(config_path: Path, file: Path, form: str) -> None:
-    """Write the whole chain to FILE (- for standard output), hashes included: `audit verify FILE` needs nothing else.
+    """Write the whole chain to FILE (- is stdout).
+
+    Hashes included: `audit verify FILE` needs nothing else. Only its owner may read FILE.
 
     \b
     Examples:
@@ -165,10 +173,12 @@ def export(config_path: Path, file: Path, form: str) -> None:
     if str(file) == "-":
         end, problem = _written(rows, sys.stdout, form)
     else:
-        part = file.with_name(f".tmp-{file.name}")
-        with part.open("w", encoding="utf-8", newline="") as out:
+        from tao_daemon.clients.storage import remove_unfinished_of, replacing
+
+        remove_unfinished_of(file)
+        with replacing(file, mode=0o600) as raw:
+            out = io.TextIOWrapper(raw, encoding="utf-8", newline="", write_through=True)
             end, problem = _written(rows, out, form)
-        part.replace(file)
     if problem is not None:
         raise JournalError(f"exported as it is, but {problem}")
     click.echo(f"{end.seq} entries exported, the chain is whole; its head is {end}", err=True)
@@ -190,10 +200,11 @@ def _exported(path: Path) -> Iterator[Row]:
 
 def _written(rows: Iterable[Row], out: IO[str], form: str) -> tuple[JournalHead, str | None]:
     """The last good head, and what is wrong. What is broken is evidence too: all of it goes out."""
+    from tao_daemon.registry.chain import check
     from tao_daemon.registry.export import write_rows
 
     written = write_rows(rows, out, form)
-    found = _verified(written, [])
+    found = check(written)
     for _ in written:
         pass
     return found
@@ -210,50 +221,22 @@ def _heads_in(events: IO[str] | None, source: str | None) -> list[JournalHead]:
         raise click.UsageError(f"{events.name}: {error}") from None
 
 
-def _verified(rows: Iterable[Row], published: list[JournalHead]) -> tuple[JournalHead, str | None]:
-    """The last good head, and what is wrong."""
-    from tao_daemon.registry.chain import find_rewriting, heads
-
-    places = {head.seq for head in published}
-    hashes: dict[int, str] = {}
-    end = JournalHead(0, "")
-    try:
-        for end in heads(rows):
-            if end.seq in places:
-                hashes[end.seq] = end.hash
-    except JournalError as error:
-        return end, str(error)
-    return end, find_rewriting(hashes, end.seq, published)
-
-
 def _chosen(journal: ReadOnlyJournal, is_wanted: Any, after: int | None, limit: int | None) -> Iterator[Entry]:
     """In order: the first after a number, or the newest."""
     if after is not None:
-        yield from islice(filter(is_wanted, _since(journal, after)), limit)
+        yield from islice(filter(is_wanted, journal.entries(after)), limit)
         return
     yield from reversed(list(islice(filter(is_wanted, journal.newest_first()), limit)))
 
 
-def _since(journal: ReadOnlyJournal, after: int) -> Iterator[Entry]:
-    while page := journal.page(after, 500):
-        yield from page
-        after = page[-1].seq
-
-
-def _line(entry: Entry, *, as_json: bool, full: bool) -> str:
+def _tell(entry: Entry, *, as_json: bool, full: bool) -> None:
     value = asdict(entry)
     if not full:
         del value["state_after"]
     if as_json:
-        return json.dumps(value)
-    when = datetime.fromtimestamp(entry.at, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    line = f"{entry.seq:6} {when} {_plain(entry.actor):12} {_plain(entry.event['type']):22} {_plain(entry.note)}"
-    if not full:
-        return line
-    rest = {name: value[name] for name in ("event", "commands", "state_after", "prev_hash", "hash")}
-    return f"{line}\n{json.dumps(rest, indent=2)}"
-
-
-def _plain(text: Any) -> str:
-    """Nothing in a reason steers the terminal."""
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in str(text))
+        echo_json_line(value)
+        return
+    told = (f"{clean_line(entry.actor):12}", f"{clean_line(str(entry.event['type'])):22}", clean_line(entry.note))
+    click.echo(" ".join((f"{entry.seq:6}", moment(entry.at), *told)))
+    if full:
+        echo_json({name: value[name] for name in ("event", "commands", "state_after", "prev_hash", "hash")})

@@ -16,12 +16,13 @@ from tao_daemon.cli import buffer_view
 from tao_daemon.cli.client import DaemonUnreachable
 from tao_daemon.cli.moments import Moment
 from tao_daemon.cli.options import actor, config_option, connect, json_option, read_config, reason_option, yes_option
-from tao_daemon.cli.output import echo_json
+from tao_daemon.cli.output import tell
 from tao_daemon.cli.progress import progress_bar
 from tao_daemon.domain.errors import TaoError
+from tao_daemon.domain.events import NO_REASON
 
 if TYPE_CHECKING:
-    from tao_daemon.app.erasure import Request
+    from tao_daemon.app.operations.erasing import ErasureRequest
 
 _NEW_PATH = click.Path(path_type=Path)
 _DIRECTORY = click.Path(path_type=Path, file_okay=False, exists=True)
@@ -57,14 +58,11 @@ def stats(config_path: Path, as_json: bool) -> None:
     try:
         found = connect(config_path, None, None).get("/v1/buffer")
     except DaemonUnreachable:
-        from tao_daemon.app.offline import buffer_stats
+        from tao_daemon.app.operations.prompts import buffer_stats
 
         with _files():
             found = asyncio.run(buffer_stats(read_config(config_path)))
-    if as_json:
-        echo_json(found)
-    else:
-        buffer_view.show_stats(found)
+    tell(found, as_json, buffer_view.show_stats)
 
 
 @command.command("import")
@@ -81,19 +79,11 @@ def import_file(config_path: Path, as_json: bool, file: Path) -> None:
     Example:
       tao-daemon buffer import prompts.jsonl
     """
-    from tao_daemon.app.offline import import_prompts
+    from tao_daemon.app.operations.prompts import import_prompts
 
     with _files(), progress_bar() as progress:
         result = asyncio.run(import_prompts(read_config(config_path), file, progress))
-    if as_json:
-        echo_json(result)
-        return
-    click.echo(
-        f"{result['train']} train, {result['held_out']} held-out, {result['excluded']} excluded, "
-        f"{result['duplicates']} already there, {len(result['rejected'])} rejected"
-    )
-    for line in result["rejected"]:
-        click.echo(f"  line {line['line']}: {line['code']}", err=True)
+    tell(result, as_json, buffer_view.show_import)
 
 
 @command.command()
@@ -117,7 +107,7 @@ def export(
       tao-daemon buffer export prompts.jsonl
       tao-daemon buffer export --tenant acme --since 7d - | jq -c .value
     """
-    from tao_daemon.app.offline import export_prompts, export_to_file
+    from tao_daemon.app.operations.prompts import export_prompts, export_to_file
     from tao_daemon.buffer.exporting import Filter
     from tao_daemon.domain.prompt import Split
 
@@ -131,10 +121,7 @@ def export(
             count = export_to_file(config, file, wanted, progress)
     if str(file) == "-":
         return
-    if as_json:
-        echo_json({"file": str(file), "prompts": count})
-    else:
-        click.echo(f"{count} prompts in {file}")
+    tell({"file": str(file), "prompts": count}, as_json, lambda _: click.echo(f"{count} prompts in {file}"))
 
 
 @command.command()
@@ -155,6 +142,8 @@ def forget(config_path: Path, as_json: bool, reason: str, yes: bool, dry_run: bo
     is read or imported again. Adapters that were trained on the prompts are listed: their weights are not changed.
     Interrupted, it is finished by the next `forget`.
 
+    The audit log keeps the reason for good, so a reason that names what is to be erased is refused.
+
     Out of reach, and to be seen to elsewhere: Kafka's topics; backups, exports and data directories set aside before.
 
     \b
@@ -162,19 +151,19 @@ def forget(config_path: Path, as_json: bool, reason: str, yes: bool, dry_run: bo
       tao-daemon buffer forget --subject user-4711 --dry-run
       tao-daemon buffer forget --subject user-4711 --reason "erasure request 12" --yes
     """
-    from tao_daemon.app import erasure
+    from tao_daemon.app.operations import erasing
 
     config, request = read_config(config_path), _erasure_request(chosen, reason)
     with _files():
         if dry_run or not yes:
-            found = erasure.preview(config, request)
+            found = erasing.preview(config, request)
             if dry_run or not found["prompts"]:
-                _tell(found, as_json, buffer_view.show_erasure)
+                tell(found, as_json, buffer_view.show_erasure)
                 return
             _confirm(found)
         with progress_bar() as progress:
-            found = erasure.forget(config, request, time.time, progress)
-    _tell(found, as_json, buffer_view.show_erasure)
+            found = erasing.forget(config, request, time.time, progress)
+    tell(found, as_json, buffer_view.show_erasure)
 
 
 @command.command()
@@ -195,14 +184,14 @@ def redrive(config_path: Path, as_json: bool, limit: int | None, code: str | Non
       tao-daemon buffer redrive --dry-run
       tao-daemon buffer redrive --code too_large --since 2d
     """
-    from tao_daemon.app.redriving import Wanted, preview_redrive
-    from tao_daemon.app.redriving import redrive as act
+    from tao_daemon.app.operations.redriving import Wanted, preview_redrive
+    from tao_daemon.app.operations.redriving import redrive as act
 
     wanted = Wanted(code, since, limit)
     with _files(), progress_bar() as progress:
         work = (preview_redrive if dry_run else act)(read_config(config_path), wanted, time.time, progress)
         found = {**asyncio.run(work), "dry_run": dry_run}
-    _tell(found, as_json, buffer_view.show_redrive)
+    tell(found, as_json, buffer_view.show_redrive)
 
 
 @command.command()
@@ -219,11 +208,11 @@ def backup(config_path: Path, as_json: bool, directory: Path) -> None:
     Example:
       tao-daemon buffer backup /backups/tao-2026-11-23
     """
-    from tao_daemon.app.backups import back_up
+    from tao_daemon.app.operations.backups import back_up
 
     with _files(), progress_bar() as progress:
         found = back_up(read_config(config_path), directory, time.time, progress)
-    _tell(found, as_json, buffer_view.show_backup)
+    tell(found, as_json, buffer_view.show_backup)
 
 
 @command.command()
@@ -244,16 +233,16 @@ def restore(config_path: Path, as_json: bool, reason: str, force: bool, director
       tao-daemon buffer restore /backups/tao-2026-11-23
       tao-daemon buffer restore --force --reason "disk failure" /backups/tao-2026-11-23
     """
-    from tao_daemon.app.restoring import restore as act
+    from tao_daemon.app.operations.restoring import restore as act
 
-    who, why = actor(), reason or "no reason given"
+    who, why = actor(), reason or NO_REASON
     with _files(), progress_bar() as progress:
         found = act(read_config(config_path), directory, time.time, progress, replace=force, actor=who, reason=why)
-    _tell(found, as_json, buffer_view.show_restore)
+    tell(found, as_json, buffer_view.show_restore)
 
 
-def _erasure_request(chosen: dict[str, str | None], reason: str) -> Request:
-    from tao_daemon.app.erasure import Request
+def _erasure_request(chosen: dict[str, str | None], reason: str) -> ErasureRequest:
+    from tao_daemon.app.operations.erasing import ErasureRequest
     from tao_daemon.buffer.erasing import SelectBy, Selector
 
     given = [(name, value) for name, value in chosen.items() if value is not None]
@@ -264,7 +253,12 @@ def _erasure_request(chosen: dict[str, str | None], reason: str) -> Request:
         selector = Selector(SelectBy("id" if name == "prompt_id" else name), value)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    return Request(selector, actor(), reason or "no reason given")
+    if value.casefold() in reason.casefold():
+        given_by = f"--{name.replace('_', '-')}"
+        raise click.UsageError(
+            f"--reason contains the value of {given_by}, and the audit log keeps it for good; name a ticket instead"
+        )
+    return ErasureRequest(selector, actor(), reason or NO_REASON)
 
 
 def _confirm(found: dict[str, Any]) -> None:
@@ -272,13 +266,6 @@ def _confirm(found: dict[str, Any]) -> None:
         raise click.UsageError(f"{found['prompts']} prompts would be erased for good; --yes says that you want that")
     buffer_view.show_erasure(found)
     click.confirm(f"Erase {found['prompts']} prompts for good?", abort=True, err=True)
-
-
-def _tell(found: dict[str, Any], as_json: bool, show: Any) -> None:
-    if as_json:
-        echo_json(found)
-    else:
-        show(found)
 
 
 @contextmanager

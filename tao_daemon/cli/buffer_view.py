@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from tao_daemon.cli.durations import moment
-from tao_daemon.cli.output import clean
+from tao_daemon.cli.output import clean_line
 
 _SHOWN_TENANTS = 10
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -18,6 +18,15 @@ def show_stats(found: Mapping[str, Any]) -> None:
     """GET /v1/buffer, or the same from the file."""
     for label, value in _facts(found):
         click.echo(f"{label:<12} {value}")
+
+
+def show_import(found: Mapping[str, Any]) -> None:
+    click.echo(
+        f"{found['train']} train, {found['held_out']} held-out, {found['excluded']} excluded, "
+        f"{found['duplicates']} already there, {len(found['rejected'])} rejected"
+    )
+    for line in found["rejected"]:
+        click.echo(f"  line {line['line']}: {line['code']}", err=True)
 
 
 def show_erasure(found: Mapping[str, Any]) -> None:
@@ -44,7 +53,7 @@ def show_redrive(found: Mapping[str, Any]) -> None:
     verb = "would be buffered" if found["dry_run"] else "buffered"
     click.echo(f"{found['read']} dead letters read: {found['buffered']} {verb}, {found['duplicates']} already there")
     for code, count in found["still_failing"].items():
-        click.echo(f"  {count} still fail: {clean(code)}")
+        click.echo(f"  {count} still fail: {clean_line(code)}")
 
 
 def show_backup(found: Mapping[str, Any]) -> None:
@@ -92,7 +101,7 @@ def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "file", size(details["file_bytes"])
         yield "tenants", str(details["tenant_count"])
         for tenant, prompts in details["tenants"][:_SHOWN_TENANTS]:
-            yield "", f"{prompts:>8}  {clean(tenant) or '(none)'}"
+            yield "", f"{prompts:>8}  {clean_line(tenant) or '(none)'}"
     yield "intake", found["intake"]
     if "unfinished_erasure" in found:
         yield "erasure", "interrupted; `tao-daemon buffer forget` with anything finishes it"

@@ -32,7 +32,7 @@ def command(client: ControlClient, opened: bool) -> None:
     address = f"{client.url}/console/#token={quote(token, safe='')}"
     click.echo(address)
     if opened:
-        import webbrowser
+        from tao_daemon.cli.browser import open_privately
 
-        if not webbrowser.open(address):
+        if not open_privately(address):
             click.echo("no browser could be started here; open the address yourself", err=True)

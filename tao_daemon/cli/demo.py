@@ -97,9 +97,10 @@ async def _run(settings: DemoSettings, show: Any, present: Any) -> int:
 
 
 def _evaluation(data_dir: Path, number: int) -> Sequence[Mapping[str, Any]]:
+    from tao_daemon.app.paths import rounds_below
     from tao_daemon.registry.round_archive import RoundArchive
 
-    return RoundArchive(data_dir / "rounds").evaluation(number)
+    return RoundArchive(rounds_below(data_dir)).evaluation(number)
 
 
 @contextmanager

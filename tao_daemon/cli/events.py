@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
@@ -11,7 +10,7 @@ import click
 from tao_daemon.cli.client import ControlClient, DaemonUnreachable
 from tao_daemon.cli.durations import clock, format_duration
 from tao_daemon.cli.options import daemon_options, json_option
-from tao_daemon.cli.output import clean
+from tao_daemon.cli.output import clean_line, echo_json_line
 from tao_daemon.cli.stream import Happening, follow
 
 _PARTS = 10
@@ -40,9 +39,9 @@ def command(client: ControlClient, after: int | None, as_json: bool) -> None:
                 if lines.lost():
                     click.echo("the daemon does not answer; waiting for it", err=True)
             elif as_json:
-                click.echo(json.dumps({"event": item.kind, **item.data}, ensure_ascii=False))
+                echo_json_line({"event": item.kind, **item.data})
             elif line := lines.of(item):
-                click.echo(clean(line))
+                click.echo(clean_line(line))
     except KeyboardInterrupt:
         return
 

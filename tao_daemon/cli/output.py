@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ import click
 
 BAR_WIDTH = 24
 _DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+_STEERING = ("Cc", "Cs", "Zl", "Zp")
+"""Controls, lone surrogates, and the separators that some terminals break lines at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,20 @@ ASCII = Marks("[x]", "[>]", "[ ]", "[!]", "[=]", "#", "-", "->", " .:-=+*#@")
 
 
 def echo_json(found: Any) -> None:
-    click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    click.echo(_json(found, indent=2))
+
+
+def echo_json_line(found: Any) -> None:
+    """One document of many: a line each."""
+    click.echo(_json(found))
+
+
+def tell(found: Any, as_json: bool, show: Callable[[Any], None]) -> None:
+    """What was found: as JSON for programs, or as `show` prints it for people."""
+    if as_json:
+        echo_json(found)
+    else:
+        show(found)
 
 
 def bar(fraction: float, marks: Marks, width: int = BAR_WIDTH) -> str:
@@ -60,5 +75,17 @@ def clean(text: str) -> str:
     return "".join(f"\\x{ord(char):02x}" if _steers(char) else char for char in text)
 
 
+def clean_line(text: str) -> str:
+    """Text of others within one line: what would begin another, or a column, becomes visible too."""
+    return clean(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _json(found: Any, indent: int | None = None) -> str:
+    """With lone surrogates, which no stream takes, as the escapes that JSON has for them."""
+    return json.dumps(found, indent=indent, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+
+
 def _steers(char: str) -> bool:
-    return char not in "\n\t" and (unicodedata.category(char) == "Cc" or unicodedata.bidirectional(char) in _DIRECTIONS)
+    if char in "\n\t":
+        return False
+    return unicodedata.category(char) in _STEERING or unicodedata.bidirectional(char) in _DIRECTIONS

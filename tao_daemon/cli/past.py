@@ -12,11 +12,10 @@ from tao_daemon.domain.errors import ArchiveError
 
 if TYPE_CHECKING:
     from tao_daemon.config import Config
+    from tao_daemon.control.past import Past
 
-_PAGE = 500
 
-
-def past(client: ControlClient, path: str, offline: Callable[[PastOnDisk], Any], **query: Any) -> Any:
+def past(client: ControlClient, path: str, offline: Callable[[Past], Any], **query: Any) -> Any:
     """What GET `path` answers; with the daemon down, what `offline` reads."""
     try:
         return client.get(path, **query)
@@ -24,52 +23,17 @@ def past(client: ControlClient, path: str, offline: Callable[[PastOnDisk], Any],
         if not client.is_local or not client.config.daemon.data_dir.is_dir():
             raise
     click.echo("the daemon is down: reading its data_dir", err=True)
-    return offline(PastOnDisk(client.config))
+    return _read(client.config, offline)
 
 
-class PastOnDisk:
-    """What the daemon left. Changes nothing."""
+def _read(config: Config, offline: Callable[[Past], Any]) -> Any:
+    from tao_daemon.app.paths import journal_path, rounds_path
+    from tao_daemon.control.past import NoSuchRound, Past
+    from tao_daemon.registry.journal_reader import ReadOnlyJournal
+    from tao_daemon.registry.round_archive import RoundArchive
 
-    def __init__(self, config: Config) -> None:
-        from tao_daemon.registry.round_archive import RoundArchive
-
-        self._config = config
-        self._archive = RoundArchive(config.daemon.data_dir / "rounds")
-
-    def rounds(self, limit: int) -> dict[str, Any]:
-        """Reports of the newest rounds, oldest first."""
-        return {"rounds": self._archive.reports(limit=limit)}
-
-    def round(self, number: int) -> dict[str, Any]:
-        """Raises ArchiveError when there is no such round."""
-        from tao_daemon.control.explanation import explain
-
-        found = self._report(number)
-        return {**found, "explanation": explain(found)}
-
-    def rewards(self, number: int) -> dict[str, Any]:
-        from tao_daemon.control.insight import reward_distribution
-
-        return reward_distribution(*self._archive.rewards(number))
-
-    def comparison(self, left: int, right: int) -> dict[str, Any]:
-        from tao_daemon.control.insight import compare
-
-        return compare(self._report(left), self._report(right))
-
-    def rollouts(self, limit: int) -> dict[str, Any]:
-        """Every rollout with its steps, the latest first."""
-        from tao_daemon.app.paths import journal_path
-        from tao_daemon.control.history import RolloutHistory
-        from tao_daemon.registry.journal_reader import ReadOnlyJournal
-
-        history, journal = RolloutHistory(), ReadOnlyJournal(journal_path(self._config))
-        while page := journal.page(history.seq, _PAGE):
-            for entry in page:
-                history.add(entry)
-        return {"rollouts": history.latest(limit)}
-
-    def _report(self, number: int) -> dict[str, Any]:
-        if found := self._archive.report(number):
-            return found
-        raise ArchiveError(f"there is no round {number}; see `tao-daemon round list`")
+    disk = Past(RoundArchive(rounds_path(config)), ReadOnlyJournal(journal_path(config)))
+    try:
+        return offline(disk)
+    except NoSuchRound as error:
+        raise ArchiveError(f"{error}; see `tao-daemon round list`") from None

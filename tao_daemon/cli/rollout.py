@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import click
 
-from tao_daemon.cli import offline
 from tao_daemon.cli.client import AnswerLate, AnswerLost, ControlClient, DaemonUnreachable
 from tao_daemon.cli.completion import undo_targets
 from tao_daemon.cli.headline import is_open
 from tao_daemon.cli.looks import Document
-from tao_daemon.cli.options import daemon_options, json_option, reason_option, watch_option, yes_option
-from tao_daemon.cli.output import echo_json
+from tao_daemon.cli.options import actor, daemon_options, json_option, reason_option, watch_option, yes_option
+from tao_daemon.cli.output import tell
 from tao_daemon.cli.past import past
-from tao_daemon.cli.verbs import NO_REASON, act, confirm, new_key, report
+from tao_daemon.cli.verbs import act, confirm, new_key, report
+from tao_daemon.domain.events import NO_REASON, UndoRequested
 
 _STATUS = "/v1/status"
 _UNDO_PATIENCE_SECONDS = 2.0
@@ -51,19 +52,15 @@ def status(client: ControlClient, watch: bool, as_json: bool) -> None:
       tao-daemon rollout status --watch
       tao-daemon rollout status --json | jq .rollout.evidence
     """
-    if as_json and not watch:
-        echo_json(_picked(client.get(_STATUS)))
+    if not watch:
+        found = client.get(_STATUS)
+        tell(_picked(found), as_json, lambda picked: _show_status(found))
         return
     from tao_daemon.cli import rollout_view
-    from tao_daemon.cli.tables import show
     from tao_daemon.cli.watch import Watched
     from tao_daemon.cli.watch import watch as stay
 
-    if watch:
-        watched = Watched(_STATUS, _picked, rollout_view.render, rollout_view.line, ended=_over)
-        stay(client, watched, as_json=as_json)
-    else:
-        show(rollout_view.render(client.get(_STATUS), time.time()))
+    stay(client, Watched(_STATUS, _picked, rollout_view.render, rollout_view.line, ended=_over), as_json=as_json)
 
 
 @command.command()
@@ -81,13 +78,7 @@ def history(client: ControlClient, limit: int, as_json: bool) -> None:
       tao-daemon rollout history --json | jq '.[0].outcome'
     """
     found = past(client, "/v1/rollouts", lambda disk: disk.rollouts(limit), limit=limit)["rollouts"]
-    if as_json:
-        echo_json(found)
-        return
-    from tao_daemon.cli import rollout_view
-    from tao_daemon.cli.tables import show
-
-    show(rollout_view.history(found))
+    tell(found, as_json, _show_history)
 
 
 def _verb(name: str, summary: str, example: str) -> None:
@@ -167,8 +158,23 @@ def undo(client: ControlClient, to: str | None, yes: bool, reason: str, as_json:
         if not client.is_local or unknown or isinstance(error, AnswerLate):
             raise
         click.echo("the daemon is down: undoing in its journal", err=True)
-        answer = offline.undo(client.config, reason or NO_REASON, to, key)
+        from tao_daemon.app.operations import journaled
+
+        event = UndoRequested(actor(), reason or NO_REASON, to)
+        answer = journaled.undo(client.config, event, key, time.time)
     report(answer, as_json=as_json)
+
+
+def _show_status(found: Document) -> None:
+    from tao_daemon.cli import rollout_view, tables
+
+    tables.show(rollout_view.render(found, time.time()))
+
+
+def _show_history(found: Sequence[Document]) -> None:
+    from tao_daemon.cli import rollout_view, tables
+
+    tables.show(rollout_view.history(found))
 
 
 def _picked(found: Document) -> Document:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import click
 
@@ -11,13 +11,15 @@ from tao_daemon.cli.completion import round_numbers
 from tao_daemon.cli.conditions import Condition, next_round
 from tao_daemon.cli.durations import Duration
 from tao_daemon.cli.exits import FAILED, TIMED_OUT
+from tao_daemon.cli.looks import Document
 from tao_daemon.cli.options import daemon_options, json_option, reason_option
-from tao_daemon.cli.output import clean, echo_json
+from tao_daemon.cli.output import clean_line, tell
 from tao_daemon.cli.past import past
 from tao_daemon.cli.verbs import act, report
 from tao_daemon.domain.errors import TaoError
+from tao_daemon.domain.report import AnswerOrder
 
-_ORDERS = ("regressions", "gains", "arrival")
+_ORDERS = tuple(order.value for order in AnswerOrder)
 
 
 @click.group()
@@ -47,13 +49,7 @@ def list_rounds(client: ControlClient, limit: int, as_json: bool) -> None:
       tao-daemon round list --json | jq '.[] | select(.outcome == "accepted") | .round'
     """
     found = past(client, "/v1/rounds", lambda disk: disk.rounds(limit), limit=limit)["rounds"]
-    if as_json:
-        echo_json(found)
-        return
-    from tao_daemon.cli import round_view
-    from tao_daemon.cli.tables import show as draw
-
-    draw(round_view.listing(found))
+    tell(found, as_json, _show_list)
 
 
 @command.command()
@@ -77,15 +73,7 @@ def show(client: ControlClient, number: int, answers: int | None, order: str, as
     """
     found = past(client, f"/v1/rounds/{number}", lambda disk: disk.round(number))
     sides = client.get(f"/v1/rounds/{number}/answers", order=order, limit=answers) if answers else None
-    if as_json:
-        echo_json({**found, "answers": sides} if sides else found)
-        return
-    from tao_daemon.cli import answer_view, round_view
-    from tao_daemon.cli.tables import show as draw
-
-    draw(round_view.report(found, _rewards(client, number, found)))
-    if sides:
-        draw(answer_view.side_by_side(sides))
+    tell({**found, "answers": sides} if sides else found, as_json, lambda found: _show_round(client, number, found))
 
 
 @command.command()
@@ -103,14 +91,9 @@ def compare(client: ControlClient, left: int, right: int, as_json: bool) -> None
       tao-daemon round compare 6 7
     """
     ask = {"left": left, "right": right}
-    found = past(client, "/v1/rounds/compare", lambda disk: disk.comparison(left, right), **ask)
-    if as_json:
-        echo_json(found)
-        return
-    from tao_daemon.cli import round_view
-    from tao_daemon.cli.tables import show as draw
-
-    draw(round_view.comparison(found))
+    tell(
+        past(client, "/v1/rounds/compare", lambda disk: disk.comparison(left, right), **ask), as_json, _show_comparison
+    )
 
 
 @command.command()
@@ -128,16 +111,10 @@ def replay(client: ControlClient, number: int, as_json: bool) -> None:
       tao-daemon round replay 7
       tao-daemon round replay 7 --json | jq '.checks[] | select(.same | not)'
     """
-    from tao_daemon.app.replay import replay_round
+    from tao_daemon.app.replay.rounds import replay_round
 
     found = replay_round(client.config, number)
-    if as_json:
-        echo_json(found)
-    else:
-        from tao_daemon.cli import round_view
-        from tao_daemon.cli.tables import show as draw
-
-        draw(round_view.replay(found))
+    tell(found, as_json, _show_replay)
     if not found["matches"]:
         raise SystemExit(FAILED)
 
@@ -161,14 +138,12 @@ def run(client: ControlClient, wait: bool, timeout: float, reason: str, as_json:
     if not wait or answer["refused"]:
         report(answer, as_json=as_json)
         return
-    click.echo(clean(answer["note"]), err=True)
+    click.echo(clean_line(answer["note"]), err=True)
     from tao_daemon.cli.wait import wait_for
 
     finding = wait_for(client, Condition.ACCEPTED, timeout, number=number)
-    if as_json:
-        echo_json({"round": number, "accepted": finding.reached, "note": finding.text})
-    else:
-        click.echo(clean(finding.text))
+    ended = {"round": number, "accepted": finding.reached, "note": finding.text}
+    tell(ended, as_json, lambda ended: click.echo(clean_line(ended["note"])))
     if not finding.reached:
         raise SystemExit(FAILED if finding.lost else TIMED_OUT)
 
@@ -187,7 +162,33 @@ def cancel(client: ControlClient, reason: str, as_json: bool) -> None:
     report(act(client, "/v1/rounds/cancel", reason), as_json=as_json)
 
 
-def _rewards(client: ControlClient, number: int, found: dict[str, Any]) -> dict[str, Any] | None:
+def _show_list(found: Sequence[Document]) -> None:
+    from tao_daemon.cli import round_view, tables
+
+    tables.show(round_view.listing(found))
+
+
+def _show_round(client: ControlClient, number: int, found: Document) -> None:
+    from tao_daemon.cli import answer_view, round_view, tables
+
+    tables.show(round_view.report(found, _rewards(client, number, found)))
+    if "answers" in found:
+        tables.show(answer_view.side_by_side(found["answers"]))
+
+
+def _show_comparison(found: Document) -> None:
+    from tao_daemon.cli import round_view, tables
+
+    tables.show(round_view.comparison(found))
+
+
+def _show_replay(found: Document) -> None:
+    from tao_daemon.cli import round_view, tables
+
+    tables.show(round_view.replay(found))
+
+
+def _rewards(client: ControlClient, number: int, found: Document) -> Document | None:
     """The distribution of rewards; None for a round that did not come so far, or whose tables are gone."""
     if "scoring" not in found.get("phases", {}):
         return None

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from tao_daemon.cli.durations import format_duration, moment
-from tao_daemon.cli.headline import is_open, needs
+from tao_daemon.cli.headline import is_open
 from tao_daemon.cli.output import Marks, bar
 from tao_daemon.cli.rollout_view import evidence_in_words
 from tao_daemon.cli.tables import View, facts
@@ -40,7 +40,9 @@ def line(status: Mapping[str, Any]) -> str:
         parts.append(f"rollout {rollout['adapter']} {stage(rollout)}: {rollout['hold']}")
     if status["returning_to"]:
         parts.append(f"going back to {status['returning_to']}")
-    parts += [f"not ready: {url}" for url in status["fleet"]["unready"]]
+    fleet = status["fleet"]
+    parts += [f"not reachable: {each['url']}" for each in fleet["replicas"] if _is_away(each)]
+    parts += [f"not ready: {url}" for url in fleet["unready"]]
     if status["intake"] not in ("consuming", "off"):
         parts.append(f"intake {status['intake']}")
     return " | ".join(parts)
@@ -54,10 +56,10 @@ def stage(rollout: Mapping[str, Any]) -> str:
 
 def _needs(status: Mapping[str, Any], marks: Marks) -> Iterator[Row]:
     label = "needs you"
-    for need in needs(status):
-        yield label, Text(need.text, style="bold yellow")
-        if need.command:
-            yield "", Text(f"{marks.arrow} {need.command}", style="yellow")
+    for need in status["needs"]:
+        yield label, Text(need["text"], style="bold yellow" if need["severity"] == "decision" else "bold red")
+        if need["command"]:
+            yield "", Text(f"{marks.arrow} {need['command']}", style="yellow")
         label = ""
     if label:
         yield label, Text("nothing", style="green")
@@ -121,9 +123,28 @@ def _rollout(status: Mapping[str, Any], now: float) -> Iterator[Row]:
 
 def _fleet(status: Mapping[str, Any]) -> Iterator[Row]:
     fleet = status["fleet"]
-    yield "gateways", str(fleet["gateways"]) if fleet["gateways"] else "none"
-    if fleet["unready"]:
-        yield "not ready", Text(", ".join(fleet["unready"]), style="bold red")
+    behind = f", with older routes: {', '.join(fleet['behind'])}" if fleet["behind"] else ""
+    yield "gateways", Text.assemble(str(fleet["gateways"] or "none"), (behind, "bold red"))
+    label = "servers"
+    for replica in fleet["replicas"]:
+        word, style = _readiness(replica)
+        why = f": {'; '.join(replica['problems'])}" if replica["problems"] else ""
+        yield label, Text.assemble(f"{replica['url']} ", (word, style), why)
+        label = ""
+
+
+def _readiness(replica: Mapping[str, Any]) -> tuple[str, str]:
+    """A word and its style."""
+    if replica["ready"]:
+        return "ready", "green"
+    if replica["reachable"]:
+        return "not ready", "bold red"
+    return ("not reachable", "bold red") if _is_away(replica) else ("not looked at yet", "")
+
+
+def _is_away(replica: Mapping[str, Any]) -> bool:
+    """What was not looked at yet has no problem."""
+    return bool(replica["problems"]) and not replica["reachable"]
 
 
 def _data(status: Mapping[str, Any]) -> Iterator[Row]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import click
 
-from tao_daemon.cli import offline
 from tao_daemon.cli.client import AnswerLost, ControlClient, DaemonUnreachable
 from tao_daemon.cli.durations import moment
 from tao_daemon.cli.options import actor, daemon_options, json_option, reason_option
-from tao_daemon.cli.output import echo_json
-from tao_daemon.cli.verbs import NO_REASON, report
+from tao_daemon.cli.output import echo_json, tell
+from tao_daemon.cli.verbs import report
+from tao_daemon.control.scopes import Scope
+from tao_daemon.domain.events import NO_REASON
 
 _PATH = "/v1/tokens"
-_SCOPES = ("read", "operate", "approve", "gateway", "admin")
+_SCOPES = tuple(scope.value for scope in Scope)
+_MOMENTS = ("created", "expires", "revoked")
 
 
 @click.group()
@@ -65,7 +69,9 @@ def create(
         made: dict[str, Any] = client.post(_PATH, body)
     except DaemonUnreachable as error:
         _only_when_down(client, error)
-        made = offline.create_token(client.config, name, scopes, days, why)
+        from tao_daemon.app.operations.journaled import create_token
+
+        made = create_token(client.config, name, scopes, days, time.time, actor=actor(), reason=why)
     if as_json:
         echo_json(made)
         return
@@ -92,25 +98,10 @@ def list_tokens(client: ControlClient, as_json: bool) -> None:
     except DaemonUnreachable:
         if not client.is_local:
             raise
-        found = offline.list_tokens(client.config)
-    if as_json:
-        echo_json(found)
-        return
-    from tao_daemon.cli.tables import show as draw
-    from tao_daemon.cli.tables import table
+        from tao_daemon.app.operations import journaled
 
-    rows = [
-        (
-            each["id"],
-            each["name"],
-            ", ".join(each["scopes"]),
-            moment(each["created_at"]),
-            moment(each["expires_at"]),
-            moment(each["revoked_at"]),
-        )
-        for each in found
-    ]
-    draw(lambda marks: table(("id", "name", "scopes", "created (UTC)", "expires", "revoked"), rows))
+        found = journaled.list_tokens(client.config)
+    tell(found, as_json, _show_table)
 
 
 @command.command()
@@ -132,8 +123,21 @@ def revoke(client: ControlClient, token_id: str, reason: str, as_json: bool) -> 
         answer = client.delete(f"{_PATH}/{quote(token_id, safe='')}", actor=actor(), reason=why)
     except DaemonUnreachable as error:
         _only_when_down(client, error)
-        answer = offline.revoke_token(client.config, token_id, why)
+        from tao_daemon.app.operations.journaled import revoke_token
+
+        answer = revoke_token(client.config, token_id, time.time, actor=actor(), reason=why)
     report(answer, as_json=as_json)
+
+
+def _show_table(found: Sequence[Mapping[str, Any]]) -> None:
+    from tao_daemon.cli import tables
+
+    columns = ("id", "name", "scopes", "created (UTC)", "expires", "revoked")
+    rows = [
+        (each["id"], each["name"], ", ".join(each["scopes"]), *map(moment, (each[f"{what}_at"] for what in _MOMENTS)))
+        for each in found
+    ]
+    tables.show(lambda marks: tables.table(columns, rows))
 
 
 def _only_when_down(client: ControlClient, error: DaemonUnreachable) -> None:

@@ -11,9 +11,8 @@ import click
 from tao_daemon.cli.client import PATIENCE_SECONDS, ControlClient
 from tao_daemon.cli.exits import REFUSED
 from tao_daemon.cli.options import actor
-from tao_daemon.cli.output import clean, echo_json
-
-NO_REASON = "no reason given"
+from tao_daemon.cli.output import clean_line, tell
+from tao_daemon.domain.events import NO_REASON
 
 
 def act(
@@ -38,10 +37,7 @@ def new_key() -> str:
 
 def report(answer: dict[str, Any], *, as_json: bool) -> None:
     """Print what the daemon did; what it refused is exit code 4."""
-    if as_json:
-        echo_json(answer)
-    else:
-        click.echo(clean(answer["note"]))
+    tell(answer, as_json, lambda answer: click.echo(clean_line(answer["note"])))
     if answer["refused"]:
         raise SystemExit(REFUSED)
 

@@ -11,7 +11,7 @@ from tao_daemon.cli.durations import Duration, format_duration
 from tao_daemon.cli.exits import FAILED, INTERRUPTED, TIMED_OUT
 from tao_daemon.cli.looks import looks, outage
 from tao_daemon.cli.options import daemon_options, json_option
-from tao_daemon.cli.output import clean, echo_json
+from tao_daemon.cli.output import clean_line, echo_json
 from tao_daemon.domain.errors import TaoError
 
 _LOOK_SECONDS = 15.0
@@ -32,7 +32,7 @@ Examples:
   tao-daemon wait --for ready --timeout 60s && echo up
   tao-daemon wait --for settled --timeout 2h
   tao-daemon round run --reason "new prompts" && tao-daemon wait --for accepted --timeout 1h
-  tao-daemon wait --for ended --rollout 000007-3f2a9c1b7d10 || tao-daemon rollout status
+  tao-daemon wait --for ended --rollout r000007-3f2a9c1b7d10 || tao-daemon rollout status
 """
 
 
@@ -52,7 +52,7 @@ def command(
     if as_json:
         echo_json({"condition": condition, "reached": finding.reached, "note": finding.text})
     else:
-        click.echo(clean(finding.text), err=not finding.reached)
+        click.echo(clean_line(finding.text), err=not finding.reached)
     if not finding.reached:
         raise SystemExit(FAILED if finding.lost else TIMED_OUT)
 
@@ -78,7 +78,7 @@ def wait_for(
                     return finding
                 text = finding.text
             if text.partition(" since ")[0] != told.partition(" since ")[0]:
-                click.echo(clean(text), err=True)
+                click.echo(clean_line(text), err=True)
             told = text
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None

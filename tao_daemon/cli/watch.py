@@ -11,7 +11,7 @@ import click
 from tao_daemon.cli.client import ControlClient
 from tao_daemon.cli.durations import clock
 from tao_daemon.cli.looks import Document, looks, outage
-from tao_daemon.cli.output import clean, echo_json
+from tao_daemon.cli.output import clean_line, echo_json
 from tao_daemon.cli.tables import View, make_console, marks_for
 
 
@@ -66,7 +66,7 @@ def _watch_lines(client: ControlClient, watched: Watched) -> None:
     for look in looks(client, watched.path):
         line = watched.line(look.found) if look.found is not None else "the daemon does not answer"
         if line != before:
-            click.echo(f"{clock(time.time())}  {clean(line)}")
+            click.echo(f"{clock(time.time())}  {clean_line(line)}")
         before = line
         if look.found is not None and watched.ended(look.found):
             return

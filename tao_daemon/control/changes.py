@@ -15,6 +15,7 @@ from tao_daemon.control.problems import RESPONSES
 from tao_daemon.control.scopes import Scope
 from tao_daemon.control.service import Service
 from tao_daemon.domain.events import (
+    NO_REASON,
     Event,
     RolloutAborted,
     RolloutApproved,
@@ -113,7 +114,7 @@ def token_routes(service: Service, access: Access) -> APIRouter:
         request: Request,
         id: Annotated[str, Path(max_length=64)],
         actor: Annotated[models.Name | None, Query()] = None,
-        reason: Annotated[models.Reason, Query()] = "no reason given",
+        reason: Annotated[models.Reason, Query()] = NO_REASON,
     ) -> models.Done:
         return await service.revoke_token(id, identity_of(request).actor(actor), reason)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tao_daemon.registry.journal import Entry
+from tao_daemon.registry.journal_reader import ReadOnlyJournal
 
 _KEPT = 1000
 
@@ -21,6 +22,11 @@ class RolloutHistory:
     def latest(self, limit: int) -> list[dict[str, Any]]:
         """The latest first. A phase (or canary step) is told once, when it begins."""
         return self._found[: -limit - 1 : -1]
+
+    def catch_up(self, journal: ReadOnlyJournal) -> None:
+        """Fold what the journal has more. Raises JournalError; what was folded before stays."""
+        for entry in journal.entries(self.seq):
+            self.add(entry)
 
     def add(self, entry: Entry) -> None:
         self.seq = entry.seq

@@ -38,6 +38,11 @@ class Api:
     authenticator: Authenticator
     observe: Observe
 
+    def dismiss(self) -> None:
+        """End what waits for something to happen: streams of events, and gateways for newer routes."""
+        self.feed.close()
+        self.service.board.close()
+
 
 def build_app(api: Api) -> FastAPI:
     """The application. Its own documentation pages are off: they would load scripts from elsewhere."""

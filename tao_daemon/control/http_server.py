@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, closing, contextmanager
 from socket import SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, getaddrinfo, socket
 
@@ -22,8 +22,11 @@ _MAX_HEAD_BYTES = 65_536
 
 
 @asynccontextmanager
-async def serving(app: FastAPI, host: str, port: int) -> AsyncIterator[int]:
-    """Serve within the block; gives the port. Raises OSError when the address cannot be had."""
+async def serving(app: FastAPI, host: str, port: int, dismiss: Callable[[], None]) -> AsyncIterator[int]:
+    """Serve within the block; gives the port. Raises OSError when the address cannot be had.
+
+    `dismiss` is called before the stop: what waits for something to happen should answer now.
+    """
     with closing(_bound(host, port)) as bound:
         server = _Server(
             uvicorn.Config(
@@ -47,6 +50,7 @@ async def serving(app: FastAPI, host: str, port: int) -> AsyncIterator[int]:
             log.info("control API listens", extra={"host": host, "port": where})
             yield where
         finally:
+            dismiss()
             server.should_exit = True
             await asyncio.gather(running, return_exceptions=True)
 

@@ -37,6 +37,7 @@ class LiveFeed:
         self._loop = asyncio.get_running_loop()
         self._transitions = 0
         self._tick = asyncio.Event()
+        self._closed = False
 
     def __call__(self, signal: Signal) -> None:
         if isinstance(signal, PhaseProgressed):
@@ -47,8 +48,13 @@ class LiveFeed:
         self._transitions += 1
         self._wake()
 
+    def close(self) -> None:
+        """Every stream ends."""
+        self._closed = True
+        self._wake()
+
     async def follow(self, after: int | None) -> AsyncIterator[Happening]:
-        """Everything after journal entry `after`, or from now on; never ends by itself.
+        """Everything after journal entry `after`, or from now on; ends with the daemon.
 
         An entry that is not there yet is one of a journal that a backup replaced: from now on, too.
         """
@@ -56,7 +62,7 @@ class LiveFeed:
         told: dict[str, Any] | None = None
         head = await asyncio.to_thread(self._head)
         cursor = head if after is None else min(after, head)
-        while True:
+        while not self._closed:
             tick = self._tick
             while seen != self._transitions:
                 seen = self._transitions

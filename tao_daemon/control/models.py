@@ -6,17 +6,21 @@ reports are plain objects; `docs/architecture.md` says what is in them.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from tao_daemon.control.scopes import NAME_PATTERN, Scope
+from tao_daemon.domain.events import NO_REASON
+from tao_daemon.domain.rollout import Hold
 from tao_daemon.domain.traffic import DURATION_EDGES, ArmCounts, GatewayReport, SplitCounts
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Reason = Annotated[str, StringConstraints(max_length=2000)]
 Document = dict[str, Any]
 Count = Annotated[int, Field(ge=0, le=2**53, strict=True)]
+_MOST_ENTRIES = 1000
+"""Of a gateway's report: several times what a gateway keeps, and read while nothing else runs."""
 
 
 class Model(BaseModel):
@@ -32,7 +36,7 @@ class Asked(Model):
 
     actor: Name | None = None
     """Who asks, for the journal. With a named token it is written beside the token's name."""
-    reason: Reason = "no reason given"
+    reason: Reason = NO_REASON
     """Why, for the journal."""
 
 
@@ -79,12 +83,15 @@ class Report(Model):
 
     generation: Count
     """Of the routes that it uses for new requests."""
-    in_flight: dict[str, Count] = {}
-    splits: dict[Annotated[int, Field(ge=0, le=2**53)], Split] = {}
+    in_flight: Annotated[dict[str, Count], Field(max_length=_MOST_ENTRIES)] = {}
+    splits: Annotated[dict[Annotated[int, Field(ge=0, le=2**53)], Split], Field(max_length=_MOST_ENTRIES)] = {}
     """By the generation that a request was bound under."""
     durations: Annotated[list[Count], Field(max_length=len(DURATION_EDGES) + 1)] = []
     captured: Count = 0
     capture_dropped: Count = 0
+    requests: Annotated[dict[str, Count], Field(max_length=_MOST_ENTRIES)] = {}
+    """Requests that ended, by the kind of version."""
+    failed: Annotated[dict[str, Count], Field(max_length=_MOST_ENTRIES)] = {}
 
     def of(self, gateway: str) -> GatewayReport:
         """As the traffic board takes it."""
@@ -102,6 +109,8 @@ class Report(Model):
             tuple(self.durations),
             self.captured,
             self.capture_dropped,
+            self.requests,
+            self.failed,
         )
 
 
@@ -198,7 +207,9 @@ class Rollout(Model):
     approved_by: str | None
     paused_by: str | None
     hold: str
-    """Why it does not move now."""
+    """Why it does not move now, in words."""
+    hold_reason: Hold | None
+    """The same for programs; null when it has ended, or moves at the next look at the traffic."""
     waits_for_approval: bool
     shadow: str
     """What the shadow does now."""
@@ -209,10 +220,37 @@ class Rollout(Model):
     """What lies before it: the canary's fractions, and what the shadow, each step and baking ask for."""
 
 
+class Replica(Model):
+    url: str
+    reachable: bool
+    """It answered at the last look; false before the first one."""
+    ready: bool
+    """It may be asked for adapters."""
+    problems: list[str]
+    """Why not, or what else is wrong with it."""
+
+
 class Fleet(Model):
     gateways: int
+    behind: list[str]
+    """Gateways that have not adopted the present generation of the routes, by name."""
+    replicas: list[Replica]
+    """The model servers, in the order of the configuration."""
     unready: list[str]
     """Replicas that get no adapter's requests."""
+
+
+class Need(Model):
+    """Something that waits for a person."""
+
+    code: str
+    """approval, paused, no_gateway, replica_unreachable, replica_unready, buffer_silent, intake_interrupted or
+    round_failed."""
+    text: str
+    command: str | None
+    """What settles it; null where no command can."""
+    severity: Literal["decision", "problem"]
+    """A decision waits for somebody's word; a problem is something broken."""
 
 
 class BufferCounts(Model):
@@ -228,9 +266,21 @@ class BufferCounts(Model):
     clusters: int
 
 
+class Clients(Model):
+    """What clients met with one kind of version within the last five minutes or so."""
+
+    kind: str
+    """adapter: what serves; candidate: an open canary's; previous, base; none: refused before any was chosen."""
+    requests: int
+    failed: int
+    """5xx, or cut off in the middle."""
+
+
 class Status(Model):
     version: str
     mode: str
+    needs: list[Need]
+    """What needs a person now, the most urgent first."""
     incumbent: Incumbent
     round: RunningRound | None
     next_round: NextRound
@@ -239,6 +289,8 @@ class Status(Model):
     returning_to: str | None
     """An adapter that an undo is loading and verifying."""
     fleet: Fleet
+    clients: list[Clients]
+    """By the gateways' reports; empty while none came or nobody asks."""
     buffer: BufferCounts | None
     """null while the store does not answer."""
     intake: str

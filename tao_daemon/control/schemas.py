@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from tao_daemon.control import models
+from tao_daemon.control.needs import needs
+from tao_daemon.daemon.keeping import ReplicaStatus
 from tao_daemon.daemon.progress import PhaseProgress
 from tao_daemon.daemon.state import State
 from tao_daemon.domain.ports import BufferStats
-from tao_daemon.domain.rollout import RolloutPhase, RolloutState, Routes
+from tao_daemon.domain.rollout import RolloutState, Routes, traffic_share
 from tao_daemon.domain.round import RoundState
 from tao_daemon.domain.traffic import GatewayReport
 from tao_daemon.rollout.assessment import numbers
-from tao_daemon.rollout.plan import Plan
+from tao_daemon.rollout.plan import Plan, Step
 
 
 def status(
@@ -27,13 +30,17 @@ def status(
     intake_lag: int | None,
     trigger: str,
     rollout: models.Rollout | None,
-    gateways: int,
+    fleet: models.Fleet,
 ) -> models.Status:
     """GET /v1/status. `buffer` is null when the store does not answer in time."""
     routes = state.routes
+    counts = models.BufferCounts(**asdict(buffer)) if buffer else None
+    last = models.FinishedRound(**asdict(state.last_round)) if state.last_round else None
+    runs = state.round is not None
     return models.Status(
         version=version,
         mode=mode,
+        needs=needs(rollout=rollout, fleet=fleet, buffer=counts, intake=intake, runs=runs, last_round=last),
         incumbent=models.Incumbent(
             adapter=routes.adapter,
             previous=routes.previous,
@@ -42,13 +49,26 @@ def status(
         ),
         round=_round(state.round, progress),
         next_round=models.NextRound(due=state.due, trigger=trigger),
-        last_round=models.FinishedRound(**asdict(state.last_round)) if state.last_round else None,
+        last_round=last,
         rollout=rollout,
         returning_to=state.returning.adapter if state.returning else None,
-        fleet=models.Fleet(gateways=gateways, unready=list(routes.unready)),
-        buffer=models.BufferCounts(**asdict(buffer)) if buffer else None,
+        fleet=fleet,
+        buffer=counts,
         intake=intake,
         intake_lag_records=intake_lag,
+    )
+
+
+def fleet(live: int, behind: Sequence[str], replicas: Sequence[ReplicaStatus], routes: Routes) -> models.Fleet:
+    """What stands around the daemon: `live` gateways, those `behind` the routes, and the model servers."""
+    return models.Fleet(
+        gateways=live,
+        behind=list(behind),
+        replicas=[
+            models.Replica(url=each.url, reachable=each.reachable, ready=each.ready, problems=list(each.problems))
+            for each in replicas
+        ],
+        unready=list(routes.unready),
     )
 
 
@@ -72,9 +92,9 @@ def _round(running: RoundState | None, progress: PhaseProgress | None) -> models
 
 
 def rollout(
-    found: RolloutState, routes_now: Routes, plan: Plan, *, hold: str, waits_for_approval: bool, shadowing: str
+    found: RolloutState, routes_now: Routes, plan: Plan, *, step: Step | None, waits_for_approval: bool, shadowing: str
 ) -> models.Rollout:
-    """The latest rollout with its evidence. `hold` says why it does not move, `shadowing` what the shadow does."""
+    """The latest rollout with its evidence. `step` is an open one's next, `shadowing` what the shadow does."""
     return models.Rollout(
         phase=found.phase.value,
         adapter=found.adapter,
@@ -83,16 +103,17 @@ def rollout(
         since=found.since,
         started_at=found.started_at,
         step=found.step,
-        traffic_fraction=_traffic_fraction(found, routes_now),
+        traffic_fraction=traffic_share(found.phase, routes_now.fraction),
         approved_by=found.approved_by,
         paused_by=found.paused_by,
-        hold=hold,
+        hold=step.reason if step else "",
+        hold_reason=step.hold if step else None,
         waits_for_approval=waits_for_approval,
         shadow=shadowing,
         evidence={name: round(value, 6) for name, value in numbers(found.evidence, plan.limits).items()},
         steps=[
-            {"fraction": step.fraction, "generation": step.generation, **asdict(step.counts)}
-            for step in found.evidence.steps
+            {"fraction": each.fraction, "generation": each.generation, **asdict(each.counts)}
+            for each in found.evidence.steps
         ],
         plan={
             "fractions": list(plan.fractions),
@@ -104,12 +125,6 @@ def rollout(
             "bake_conversations": plan.bake_conversations,
         },
     )
-
-
-def _traffic_fraction(found: RolloutState, routes_now: Routes) -> float:
-    if found.phase is RolloutPhase.CANARY:
-        return routes_now.fraction
-    return 1.0 if found.phase in (RolloutPhase.BAKING, RolloutPhase.SETTLED) else 0.0
 
 
 def gateway(name: str, report: GatewayReport | None) -> dict[str, Any]:

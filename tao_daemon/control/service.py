@@ -20,7 +20,7 @@ from tao_daemon.daemon.state import Policy
 from tao_daemon.daemon.supervisor import Supervisor
 from tao_daemon.daemon.traffic_board import TrafficBoard
 from tao_daemon.domain.errors import PromptStoreError
-from tao_daemon.domain.events import Event, TokenIssued, TokenRevoked
+from tao_daemon.domain.events import Event, TokenRevoked
 from tao_daemon.domain.ports import BufferStats, Clock, PromptStore
 from tao_daemon.domain.rollout import Routes
 from tao_daemon.domain.traffic import GatewayReport
@@ -30,7 +30,6 @@ from tao_daemon.telemetry.metrics import CONTENT_TYPE, Metrics
 
 _STATS_SECONDS = 2.0
 _SUBMIT_SECONDS = 10.0
-_DAY_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +54,20 @@ class Service:
     """Between looking whether a name is taken and taking it."""
 
     async def status(self) -> models.Status:
+        buffer = await self.stats()
+        state = self.supervisor.state
+        live, behind = self.traffic.live, self.traffic.behind(state.routes.generation)
         return schemas.status(
-            self.supervisor.state,
+            state,
             version=__version__,
             mode=self.policy.plan.mode.value,
             progress=self.running(),
-            buffer=await self.stats(),
+            buffer=buffer,
             intake=self.intake_state(),
             intake_lag=self.intake_lag.records,
             trigger=self.trigger_reason(),
             rollout=self.rollout(),
-            gateways=len(self.traffic.live),
+            fleet=schemas.fleet(len(live), behind, self.keeper.report(), state.routes),
         )
 
     def running(self) -> PhaseProgress | None:
@@ -79,13 +81,16 @@ class Service:
         found = state.rollout
         if found is None:
             return None
-        hold = shadowing = ""
-        if found.phase.is_open:
-            sighted = any(report for report in self.traffic.live.values())
-            hold = decide(found, plan, self.clock(), sighted=sighted).reason
-            shadowing = self.watch.shadowing
-        waits = found.phase.is_open and waits_for_person(found, plan)
-        return schemas.rollout(found, state.routes, plan, hold=hold, waits_for_approval=waits, shadowing=shadowing)
+        if not found.phase.is_open:
+            return schemas.rollout(found, state.routes, plan, step=None, waits_for_approval=False, shadowing="")
+        return schemas.rollout(
+            found,
+            state.routes,
+            plan,
+            step=decide(found, plan, self.clock(), sighted=self.traffic.sighted),
+            waits_for_approval=waits_for_person(found, plan),
+            shadowing=self.watch.shadowing,
+        )
 
     def gateways(self) -> list[dict[str, Any]]:
         return [schemas.gateway(name, report) for name, report in sorted(self.traffic.live.items())]
@@ -117,11 +122,10 @@ class Service:
     async def issue_token(self, asked: models.AskedToken, actor: str) -> models.NewToken:
         """Journaled first. Raises TokenError, and ConfigError when the token cannot be kept."""
         async with self._issuing:
-            now = self.clock()
-            expires_at = now + asked.days * _DAY_SECONDS if asked.days else None
-            token, secret = self.tokens.prepare(asked.name, asked.scopes, expires_at, now)
-            scopes = tuple(scope.value for scope in token.scopes)
-            await self.submit(TokenIssued(token.id, token.name, scopes, expires_at, actor, asked.reason))
+            issued, token, secret = self.tokens.draft(
+                asked.name, asked.scopes, asked.days, self.clock(), actor, asked.reason
+            )
+            await self.submit(issued)
             self.tokens.add(token)
         return models.NewToken(id=token.id, token=secret)
 

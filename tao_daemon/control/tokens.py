@@ -10,7 +10,6 @@ import hashlib
 import hmac
 import json
 import math
-import os
 import re
 import secrets
 from collections.abc import Iterable, Mapping
@@ -18,12 +17,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tao_daemon.clients.storage import atomic_write_json
 from tao_daemon.control.scopes import NAME_PATTERN, Scope
 from tao_daemon.domain.errors import ConfigError, TaoError
+from tao_daemon.domain.events import TokenIssued
 
 FILE_NAME = "tokens.json"
 _RESERVED = ("daemon", "local")
 _VERSION = 1
+_DAY_SECONDS = 86_400.0
 
 
 class TokenError(TaoError):
@@ -101,6 +103,15 @@ class TokenFile:
         secret = "tao_" + secrets.token_urlsafe(32)
         return IssuedToken(secrets.token_hex(4), name, wanted, _digest(secret), now, expires_at), secret
 
+    def draft(
+        self, name: str, scopes: Iterable[Scope], days: float | None, now: float, actor: str, reason: str
+    ) -> tuple[TokenIssued, IssuedToken, str]:
+        """As `prepare`, valid for `days` or until revoked, and what is to be journaled before the token is added."""
+        expires_at = now + days * _DAY_SECONDS if days is not None else None
+        token, secret = self.prepare(name, scopes, expires_at, now)
+        values = tuple(scope.value for scope in token.scopes)
+        return TokenIssued(token.id, token.name, values, expires_at, actor, reason), token, secret
+
     def add(self, token: IssuedToken) -> None:
         """Valid from now on. Raises ConfigError when it cannot be written."""
         self._write((*self.list(), token))
@@ -132,14 +143,8 @@ class TokenFile:
 
     def _write(self, tokens: tuple[IssuedToken, ...]) -> None:
         body = {"version": _VERSION, "tokens": [{**token.to_json(), "sha256": token.sha256} for token in tokens]}
-        temporary = self._path.with_suffix(".json.tmp")
         try:
-            temporary.unlink(missing_ok=True)
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                json.dump(body, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
+            atomic_write_json(self._path, body, mode=0o600)
         except OSError as error:
             raise ConfigError(
                 f"cannot write the tokens to {self._path} ({error.strerror}), every token is as it was; make room, or "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -16,7 +17,10 @@ from tao_daemon.control.problems import RESPONSES, not_found
 from tao_daemon.control.records import Records
 from tao_daemon.control.scopes import Scope
 from tao_daemon.control.service import Service, scope_names
+from tao_daemon.domain.errors import JournalError
 from tao_daemon.domain.report import AnswerOrder
+
+log = logging.getLogger(__name__)
 
 RoundId = Annotated[int, Path(ge=1, le=2**53)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
@@ -156,8 +160,12 @@ def live_route(feed: LiveFeed, access: Access) -> APIRouter:
         last_event_id: Annotated[int | None, Header(ge=0, le=2**53)] = None,
     ) -> AsyncIterator[ServerSentEvent]:
         cursor = last_event_id if last_event_id is not None else after
-        async for happening in feed.follow(cursor):
-            number = None if happening.id is None else str(happening.id)
-            yield ServerSentEvent(data=happening.data, event=happening.kind, id=number)
+        try:
+            async for happening in feed.follow(cursor):
+                number = None if happening.id is None else str(happening.id)
+                yield ServerSentEvent(data=happening.data, event=happening.kind, id=number)
+        except JournalError as error:
+            # The answer has begun: all that can be said is its end, after which readers ask again.
+            log.warning("live events end", extra={"reason": str(error)})
 
     return router

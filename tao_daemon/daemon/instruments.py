@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from urllib.parse import urlsplit
 
 from tao_daemon.daemon.keeping import ReplicaStatus
@@ -28,10 +27,10 @@ from tao_daemon.domain.events import (
     VerificationFailed,
 )
 from tao_daemon.domain.ports import Clock
-from tao_daemon.domain.rollout import RolloutPhase, RolloutState
+from tao_daemon.domain.rollout import Hold, RolloutPhase, RolloutState
 from tao_daemon.domain.round import RoundState
 from tao_daemon.rollout.assessment import numbers
-from tao_daemon.rollout.plan import Move, decide, is_frozen, waits_for_person
+from tao_daemon.rollout.plan import decide, waits_for_person
 from tao_daemon.telemetry.metrics import Metrics
 
 _FLIP_SECONDS = 60.0
@@ -88,7 +87,7 @@ class Instruments:
         self._metrics.routes.gateways(
             live=len(live),
             reporting=sum(report is not None for report in live.values()),
-            behind=self._traffic.behind(state.routes.generation),
+            behind=len(self._traffic.behind(state.routes.generation)),
         )
         self._metrics.machine.waiting(self._mailbox())
         self._metrics.rollout.holding(self._why_it_holds(state.open_rollout))
@@ -180,19 +179,9 @@ class Instruments:
         """The reason by which an open rollout does not move now; see `rollout.plan.decide`."""
         if rollout is None:
             return None
-        plan = self._policy.plan
-        if rollout.paused_by:
-            return "paused"
-        if rollout.phase is RolloutPhase.STAGED:
-            return "verifying"
-        if waits_for_person(rollout, plan):
-            return "approval"
-        sighted, now = any(report for report in self._traffic.live.values()), self._clock()
-        would_move = decide(rollout, replace(plan, freeze=()), now, sighted=sighted).move is Move.ADVANCE
-        if would_move and is_frozen(plan.freeze, now):
-            return "freeze"
-        counted = plan.bake_conversations if rollout.phase is RolloutPhase.BAKING else plan.step_conversations
-        return "no_gateway" if rollout.phase is not RolloutPhase.SHADOW and counted and not sighted else "evidence"
+        step = decide(rollout, self._policy.plan, self._clock(), sighted=self._traffic.sighted)
+        # What may move does so at the next look at the traffic; until then that look is what is missing.
+        return step.hold or Hold.EVIDENCE
 
 
 def _place(running: RoundState | None) -> tuple[int, str, int] | None:

@@ -16,6 +16,7 @@ class RoutesBoard:
         self._path = path
         self._routes: Routes | None = None
         self._changed = asyncio.Event()
+        self._closed = False
 
     @property
     def current(self) -> Routes | None:
@@ -26,18 +27,29 @@ class RoutesBoard:
         assert self._routes is None or routes.generation >= self._routes.generation
         write_routes(self._path, routes)
         self._routes = routes
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._wake()
+
+    def close(self) -> None:
+        """Whoever waits is answered at once: nothing newer will come."""
+        self._closed = True
+        self._wake()
 
     async def newer_than(self, generation: int, wait_seconds: float) -> Routes | None:
         """The routes once their generation exceeds `generation`; None when the wait ends first."""
         try:
             async with asyncio.timeout(wait_seconds):
-                while self._routes is None or self._routes.generation <= generation:
+                while not self._closed and not self._is_newer(generation):
                     await self._changed.wait()
         except TimeoutError:
             return None
-        return self._routes
+        return self._routes if self._is_newer(generation) else None
+
+    def _is_newer(self, generation: int) -> bool:
+        return self._routes is not None and self._routes.generation > generation
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
 
 def write_routes(path: Path, routes: Routes) -> None:

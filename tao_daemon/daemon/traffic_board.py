@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tao_daemon.domain.rollout import Routes, StepCounts
-from tao_daemon.domain.traffic import DURATION_EDGES, GatewayReport, SplitCounts
+from tao_daemon.domain.traffic import DURATION_EDGES, GatewayReport, Outcomes, SplitCounts
 
 _WINDOW_SECONDS = 300.0
 _SNAPSHOT_SECONDS = 5.0
@@ -30,9 +30,9 @@ class _Gateway:
     alive_until: float
     generation: int
     report: GatewayReport | None = None
-    """None while it only polls: it then has no valid token, and what is in flight on it is not known."""
+    """None before its first: what is in flight on it is not known."""
     splits: dict[int, SplitCounts] = field(default_factory=dict)
-    snapshots: deque[tuple[float, tuple[int, ...]]] = field(default_factory=deque)
+    snapshots: deque[tuple[float, GatewayReport]] = field(default_factory=deque)
 
 
 class TrafficBoard:
@@ -52,8 +52,9 @@ class TrafficBoard:
         known.report = report
         known.splits |= report.splits
         if not known.snapshots or self._now() - known.snapshots[-1][0] >= _SNAPSHOT_SECONDS:
-            known.snapshots.append((self._now(), report.durations))
-        while known.snapshots and self._now() - known.snapshots[0][0] > _WINDOW_SECONDS:
+            known.snapshots.append((self._now(), report))
+        # The last one before the window stays: what is in the window is told by the difference to it.
+        while len(known.snapshots) > 1 and self._now() - known.snapshots[1][0] >= _WINDOW_SECONDS:
             known.snapshots.popleft()
         self._wake()
         return advanced
@@ -78,9 +79,18 @@ class TrafficBoard:
         """Whether every live gateway uses routes of this generation or a later one."""
         return all(each.generation >= generation for each in self._living())
 
-    def behind(self, generation: int) -> int:
-        """Live gateways that still use older routes."""
-        return sum(each.generation < generation for each in self._living())
+    @property
+    def sighted(self) -> bool:
+        """Whether some live gateway reports its counters."""
+        return any(each.report for each in self._living())
+
+    def behind(self, generation: int) -> tuple[str, ...]:
+        """Live gateways that still use older routes, by name."""
+        now = self._now()
+        late = (
+            name for name, each in self._gateways.items() if each.alive_until > now and each.generation < generation
+        )
+        return tuple(sorted(late))
 
     async def until_acknowledged(self, generation: int, seconds: float) -> bool:
         """Wait for `acknowledged`; False when the time is over first."""
@@ -115,7 +125,7 @@ class TrafficBoard:
         A step begins with its generation and lasts until the next step's: a replica that drifts in between
         makes generations of its own.
         """
-        if not any(each.report for each in self._living()):
+        if not self.sighted:
             return None
         starts = [step.generation for step in steps]
         found = [SplitCounts() for _ in steps]
@@ -132,11 +142,24 @@ class TrafficBoard:
         for each in self._gateways.values():
             if each.report is None or not each.snapshots:
                 continue
-            before, latest = each.snapshots[0][1], each.report.durations
+            before, latest = each.snapshots[0][1].durations, each.report.durations
             if len(latest) == len(total):
                 older = before if len(before) == len(total) and len(each.snapshots) > 1 else (0,) * len(total)
                 total = [sum_ + new - old for sum_, new, old in zip(total, latest, older, strict=True)]
         return quantile_of(total, quantile) if sum(total) >= _MIN_ANSWERS else None
+
+    def outcomes(self) -> tuple[Outcomes, ...]:
+        """What clients met within the last minutes, by kind of version, over all gateways."""
+        requests: Counter[str] = Counter()
+        failed: Counter[str] = Counter()
+        for each in self._gateways.values():
+            if each.report is None or not each.snapshots:
+                continue
+            before = each.snapshots[0][1] if len(each.snapshots) > 1 else GatewayReport("", 0)
+            for kind, count in each.report.requests.items():
+                requests[kind] += count - before.requests.get(kind, 0)
+                failed[kind] += each.report.failed.get(kind, 0) - before.failed.get(kind, 0)
+        return tuple(Outcomes(kind, requests[kind], failed[kind]) for kind in sorted(requests) if requests[kind])
 
     def answers(self) -> tuple[int, ...]:
         """Cumulative answers per bucket of DURATION_EDGES over every gateway; () while none reports."""

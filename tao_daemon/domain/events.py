@@ -14,6 +14,8 @@ from tao_daemon.domain.traffic import SplitCounts
 
 DAEMON = "daemon"
 """The actor of what nobody asked for."""
+NO_REASON = "no reason given"
+"""What the journal says where a person gave none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,22 @@ class RolloutPhase(StrEnum):
         return self in (RolloutPhase.STAGED, RolloutPhase.SHADOW, RolloutPhase.CANARY, RolloutPhase.BAKING)
 
 
+class Hold(StrEnum):
+    """Why an open rollout does not move now."""
+
+    VERIFYING = "verifying"
+    """It is being loaded and verified."""
+    PAUSED = "paused"
+    APPROVAL = "approval"
+    """Nothing but a person's approval is missing."""
+    FREEZE = "freeze"
+    """It would move, and a freeze window covers the time."""
+    NO_GATEWAY = "no_gateway"
+    """Conversations are asked for, and no gateway reports any."""
+    EVIDENCE = "evidence"
+    """Pairs, conversations or time are missing."""
+
+
 @dataclass(frozen=True, slots=True)
 class ShadowPair:
     """Both versions' answers to one live prompt, scored: `difference` is candidate − incumbent, in [−1, 1]."""
@@ -129,6 +145,13 @@ class RolloutState:
     hold: str = ""
     """Why it does not move now, in words."""
     evidence: Evidence = field(default_factory=Evidence)
+
+
+def traffic_share(phase: str, fraction: float) -> float:
+    """Share of the conversations that a rollout's adapter answers, in [0, 1]; `fraction` is that of the routes."""
+    if phase == RolloutPhase.CANARY:
+        return fraction
+    return 1.0 if phase in (RolloutPhase.BAKING, RolloutPhase.SETTLED) else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,19 @@ class GatewayReport:
     captured: int = 0
     capture_dropped: int = 0
     """Prompts that did not reach Kafka: the queue was full, they were too large, or it failed."""
+    requests: Mapping[str, int] = field(default_factory=dict)
+    """Requests that ended, by the kind of version that answered (or should have): see `gateway.routing.Kind`."""
+    failed: Mapping[str, int] = field(default_factory=dict)
+    """Those of them that ended with 5xx or were cut off in the middle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What clients met with one kind of version within some minutes."""
+
+    kind: str
+    requests: int
+    failed: int
 
 
 KEPT_GENERATIONS = 8

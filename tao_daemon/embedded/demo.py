@@ -155,9 +155,7 @@ class Demo:
         )
         token = (places.data_dir / "control.token").read_text()
         session = await stack.enter_async_context(
-            aiohttp.ClientSession(
-                places.control, timeout=_HTTP_TIMEOUT, headers={"Authorization": f"Bearer {token}"}
-            )
+            aiohttp.ClientSession(places.control, timeout=_HTTP_TIMEOUT, headers={"Authorization": f"Bearer {token}"})
         )
         follower = _Follower(session, producer, questions, self._see)
         works = [producer.run(), questions.run(), *(_watch(process) for process in processes)]

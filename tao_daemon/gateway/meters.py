@@ -29,6 +29,9 @@ from tao_daemon.domain.rollout import Routes
 from tao_daemon.domain.traffic import DURATION_EDGES
 from tao_daemon.gateway.routing import Kind
 
+_FAILED = ("5xx", "cut")
+"""How a request ends that its client calls failed."""
+
 
 class Histogram:
     """Observations per bucket; the last bucket is for what lies above every edge."""
@@ -95,6 +98,15 @@ class Meters(Collector):
         self.durations[name].observe(seconds)
         if status == "2xx":
             self.completed.observe(seconds)
+
+    def outcomes(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Requests that ended, and those of them that failed, by kind."""
+        every: Counter[str] = Counter()
+        failed: Counter[str] = Counter()
+        for (kind, status), count in self.requests.items():
+            every[kind] += count
+            failed[kind] += count if status in _FAILED else 0
+        return dict(every), dict(failed)
 
     def answered(self, kind: Kind, tokens: int, truncated: bool) -> None:
         """What the reader of an answer found in it."""

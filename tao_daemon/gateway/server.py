@@ -147,6 +147,7 @@ class _Gateway:
 
     def _report(self) -> GatewayReport:
         meters = self._meters
+        requests, failed = meters.outcomes()
         return GatewayReport(
             gateway=self.id,
             generation=self.routes.routes.generation,
@@ -155,6 +156,8 @@ class _Gateway:
             durations=tuple(meters.completed.counts),
             captured=meters.captured,
             capture_dropped=sum(meters.capture_dropped.values()) + meters.capture_failed,
+            requests=requests,
+            failed=failed,
         )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tao_daemon.domain.ports import JournalEntry
-from tao_daemon.domain.rollout import WAITS_FOR_APPROVAL, RolloutPhase
+from tao_daemon.domain.rollout import WAITS_FOR_APPROVAL, RolloutPhase, traffic_share
 from tao_daemon.notification.evidence import numbers
 
 State = Mapping[str, Any]
@@ -129,7 +129,7 @@ def _of_rollout(entry: JournalEntry, kind: str, rollout: State, older: State | N
         adapter=rollout["adapter"],
         phase=phase,
         previous_phase=older["phase"] if older else None,
-        fraction=_fraction(entry.state_after, phase),
+        fraction=traffic_share(phase, float(_routes(entry.state_after).get("fraction", 0.0))),
         evidence=numbers(evidence),
     )
 
@@ -186,10 +186,3 @@ def _routes(state: State) -> State:
 
 def _key(rollout: State) -> tuple[Any, Any]:
     return rollout["adapter"], rollout["started_at"]
-
-
-def _fraction(state: State, phase: str) -> float:
-    """Share of the conversations that the adapter answers."""
-    if phase == RolloutPhase.CANARY:
-        return float(_routes(state)["fraction"])
-    return 1.0 if phase in (RolloutPhase.BAKING, RolloutPhase.SETTLED) else 0.0

@@ -47,6 +47,21 @@ def heads(rows: Iterable[Row]) -> Iterator[JournalHead]:
         yield JournalHead(seq, found)
 
 
+def check(rows: Iterable[Row], published: Iterable[JournalHead] = ()) -> tuple[JournalHead, str | None]:
+    """The last good head, entry 0 for none, and what is wrong: the first bad row, or what contradicts `published`."""
+    told = tuple(published)
+    places = {head.seq for head in told}
+    end = JournalHead(0, GENESIS)
+    hashes = {0: GENESIS}
+    try:
+        for end in heads(rows):
+            if end.seq in places:
+                hashes[end.seq] = end.hash
+    except JournalError as error:
+        return end, str(error)
+    return end, find_rewriting(hashes, end.seq, told)
+
+
 def find_rewriting(hashes: Mapping[int, str], length: int, published: Iterable[JournalHead]) -> str | None:
     """What contradicts the published heads, or None.
 

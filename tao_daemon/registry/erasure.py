@@ -21,6 +21,7 @@ from typing import Any
 
 import duckdb
 
+from tao_daemon.clients.duckdb import SETTINGS, failure_name, quoted
 from tao_daemon.clients.storage import (
     UNFINISHED,
     atomic_write_bytes,
@@ -34,7 +35,6 @@ from tao_daemon.registry.adapter_store import MANIFEST
 from tao_daemon.registry.manifest import Manifest, manifest_from_json, manifest_to_json
 from tao_daemon.registry.preflight import FINGERPRINT
 
-_SETTINGS = {"memory_limit": "1GB", "threads": "2", "autoinstall_known_extensions": "false"}
 _BATCH = "batch.jsonl"
 _WITHOUT = "prompt_id NOT IN (SELECT unnest(?::VARCHAR[]))"
 
@@ -169,8 +169,7 @@ def _count(table: Path, ids: Sequence[str]) -> int:
 
 def _rewrite_table(table: Path, ids: Sequence[str]) -> None:
     copy = table.with_name(f"{UNFINISHED}{table.name}-{secrets.token_hex(4)}")
-    target = str(copy).replace("'", "''")
-    query = f"COPY (SELECT * FROM read_parquet(?) WHERE {_WITHOUT}) TO '{target}' (FORMAT parquet)"
+    query = f"COPY (SELECT * FROM read_parquet(?) WHERE {_WITHOUT}) TO {quoted(copy)} (FORMAT parquet)"
     try:
         _query(table, query, [str(table), list(ids)])
         with copy.open("rb") as file:
@@ -184,10 +183,10 @@ def _query(path: Path, query: str, values: Sequence[object]) -> list[Any]:
     """Raises TaoError; DuckDB's own message may quote a value."""
     spill = path.with_name(f"{UNFINISHED}spill-{secrets.token_hex(4)}")
     try:
-        with duckdb.connect(config={**_SETTINGS, "temp_directory": str(spill)}) as db:
+        with duckdb.connect(config={**SETTINGS, "temp_directory": str(spill)}) as db:
             return db.execute(query, list(values)).fetchall()
     except duckdb.Error as error:
-        raise TaoError(f"{path} cannot be read or rewritten ({type(error).__name__}); is it damaged?") from None
+        raise TaoError(f"{path} cannot be read or rewritten ({failure_name(error)}); is it damaged?") from None
     finally:
         shutil.rmtree(spill, ignore_errors=True)
 

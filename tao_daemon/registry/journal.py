@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tao_daemon.domain.errors import JournalError
-from tao_daemon.registry.chain import COLUMNS, GENESIS, Row, digest, dump, heads
+from tao_daemon.registry.chain import COLUMNS, GENESIS, Row, check, digest, dump
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS journal (
@@ -151,11 +151,11 @@ class Journal:
 
     def verify(self) -> int:
         """Check the whole hash chain; the number of entries. Raises JournalError naming the first bad row."""
-        count = 0
         with closing(self._db.execute(f"SELECT {_COLUMNS} FROM journal ORDER BY seq")) as rows:
-            for head in heads(rows):
-                count = head.seq
-        return count
+            head, problem = check(rows)
+        if problem is not None:
+            raise JournalError(problem)
+        return head.seq
 
     def close(self) -> None:
         self._db.close()

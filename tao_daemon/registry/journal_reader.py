@@ -38,6 +38,12 @@ class ReadOnlyJournal:
     def page(self, after: int, limit: int) -> Sequence[Entry]:
         return self._entries(f"{_SELECT} WHERE seq > ? ORDER BY seq LIMIT ?", after, limit)
 
+    def entries(self, after: int = 0) -> Iterator[Entry]:
+        """Every entry with a sequence number above `after`, in order, with those that are added meanwhile."""
+        while page := self.page(after, _PAGE):
+            yield from page
+            after = page[-1].seq
+
     def newest_first(self) -> Iterator[Entry]:
         """Every entry, from the last to the first."""
         last = self.last()

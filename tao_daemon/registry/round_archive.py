@@ -19,6 +19,7 @@ from typing import Any
 
 import duckdb
 
+from tao_daemon.clients.duckdb import SETTINGS, quoted
 from tao_daemon.clients.storage import atomic_write_bytes, atomic_write_json, fsync_directory
 from tao_daemon.domain.completion import Completion, CompletionGroup, ScoredGroup
 from tao_daemon.domain.errors import ArchiveError
@@ -35,8 +36,6 @@ _ANSWER_COLUMNS = (
     "prompt_id",
     *(f"{side}_{what}" for side in ("incumbent", "candidate") for what in ("text", "score", "tokens", "truncated")),
 )
-_READING = {"memory_limit": "1GB", "threads": "2", "autoinstall_known_extensions": "false"}
-"""A look at a round leaves the machine to the round that runs."""
 _OUTLINE = """
 SELECT prompt_id, [{'index': c."index", 'strategy': c.strategy, 'finish_reason': c.finish_reason} for c in completions]
 FROM read_parquet(?)
@@ -246,7 +245,7 @@ class RoundArchive:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         with duckdb.connect() as db:
             source = f"read_json(?, format='newline_delimited', columns={columns}, maximum_object_size=268435456)"
-            db.execute(f"COPY (SELECT * FROM {source}) TO '{_quoted(temporary)}' (FORMAT parquet)", [str(lines)])
+            db.execute(f"COPY (SELECT * FROM {source}) TO {quoted(temporary)} (FORMAT parquet)", [str(lines)])
         lines.unlink()
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -263,7 +262,7 @@ class RoundArchive:
 
 def _fetch(path: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
     """Rows of a query whose first argument is the table's file."""
-    with _told_by_kind(path), duckdb.connect(config=dict(_READING)) as db:
+    with _told_by_kind(path), duckdb.connect(config=dict(SETTINGS)) as db:
         return db.execute(sql, [str(path), *values]).fetchall()
 
 
@@ -328,7 +327,3 @@ def _group(row: Mapping[str, Any]) -> CompletionGroup:
         for item in row["completions"]
     )
     return CompletionGroup(row["prompt_id"], tuple(row["prompt_token_ids"]), completions)
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")

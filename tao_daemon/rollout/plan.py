@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
 
-from tao_daemon.domain.rollout import WAITS_FOR_APPROVAL, NewerCandidate, RolloutMode, RolloutPhase, RolloutState
+from tao_daemon.domain.rollout import WAITS_FOR_APPROVAL, Hold, NewerCandidate, RolloutMode, RolloutPhase, RolloutState
 from tao_daemon.rollout.assessment import Limits, find_regression, shadow_passed, shadow_wants
 
 _MINUTE, _DAY = 60, 86_400
@@ -55,6 +55,8 @@ class Step:
 
     move: Move
     reason: str
+    hold: Hold | None = None
+    """What holds it; None when it moves."""
 
 
 def decide(rollout: RolloutState, plan: Plan, now: float, *, sighted: bool) -> Step:
@@ -62,10 +64,10 @@ def decide(rollout: RolloutState, plan: Plan, now: float, *, sighted: bool) -> S
     if regression := find_regression(rollout.evidence, plan.limits):
         return Step(Move.ABORT, regression)
     if rollout.paused_by:
-        return Step(Move.HOLD, f"paused by {rollout.paused_by}")
+        return _held(Hold.PAUSED, f"paused by {rollout.paused_by}")
     step = _by_phase(rollout, plan, now, sighted)
     frozen = step.move is Move.ADVANCE and is_frozen(plan.freeze, now)
-    return Step(Move.HOLD, f"a freeze window; after it: {step.reason}") if frozen else step
+    return _held(Hold.FREEZE, f"a freeze window; after it: {step.reason}") if frozen else step
 
 
 def waits_for_person(rollout: RolloutState, plan: Plan) -> bool:
@@ -98,10 +100,14 @@ def clock_seconds(text: str) -> int:
     return (int(hours) * 60 + int(minutes)) * _MINUTE
 
 
+def _held(hold: Hold, reason: str) -> Step:
+    return Step(Move.HOLD, reason, hold)
+
+
 def _by_phase(rollout: RolloutState, plan: Plan, now: float, sighted: bool) -> Step:
     match rollout.phase:
         case RolloutPhase.STAGED:
-            return Step(Move.HOLD, "it is being loaded and verified")
+            return _held(Hold.VERIFYING, "it is being loaded and verified")
         case RolloutPhase.SHADOW:
             return _in_shadow(rollout, plan)
         case RolloutPhase.CANARY:
@@ -116,14 +122,14 @@ def _by_phase(rollout: RolloutState, plan: Plan, now: float, sighted: bool) -> S
 
 def _in_shadow(rollout: RolloutState, plan: Plan) -> Step:
     if not shadow_passed(rollout.evidence, plan.limits):
-        return Step(Move.HOLD, f"shadow: {shadow_wants(rollout.evidence, plan.limits)}")
+        return _held(Hold.EVIDENCE, f"shadow: {shadow_wants(rollout.evidence, plan.limits)}")
     tally = rollout.evidence.shadow
     passed = f"shadow passed: {tally.pairs} pairs, mean difference {tally.total / max(1, tally.pairs):+.3f}"
     match plan.mode:
         case RolloutMode.OBSERVE:
             return Step(Move.ABORT, f"{passed}; rollout.mode is observe: it would have gone on to live traffic")
         case RolloutMode.APPROVE if rollout.approved_by is None:
-            return Step(Move.HOLD, f"{passed}; {WAITS_FOR_APPROVAL}")
+            return _held(Hold.APPROVAL, f"{passed}; {WAITS_FOR_APPROVAL}")
         case _:
             return Step(Move.ADVANCE, f"{passed}; approved by {rollout.approved_by or 'rollout.mode = auto'}")
 
@@ -131,25 +137,25 @@ def _in_shadow(rollout: RolloutState, plan: Plan) -> Step:
 def _in_canary(rollout: RolloutState, plan: Plan, now: float, sighted: bool) -> Step:
     place = f"canary step {rollout.step + 1} of {len(plan.fractions)}"
     if plan.step_conversations and not sighted:
-        return Step(Move.HOLD, f"{place}: no gateway reports its counters, so nothing is known")
+        return _held(Hold.NO_GATEWAY, f"{place}: no gateway reports its counters, so nothing is known")
     counts = rollout.evidence.steps[-1].counts
     seen = counts.candidate.conversations
     if seen < plan.step_conversations:
-        return Step(Move.HOLD, f"{place}: {seen} of {plan.step_conversations} conversations")
+        return _held(Hold.EVIDENCE, f"{place}: {seen} of {plan.step_conversations} conversations")
     if plan.step_conversations and not counts.incumbent.conversations:
-        return Step(Move.HOLD, f"{place}: no conversation of the incumbent to compare with")
+        return _held(Hold.EVIDENCE, f"{place}: no conversation of the incumbent to compare with")
     if now - rollout.since < plan.step_seconds:
-        return Step(Move.HOLD, f"{place}: takes at least {plan.step_seconds:g} s")
+        return _held(Hold.EVIDENCE, f"{place}: takes at least {plan.step_seconds:g} s")
     return Step(Move.ADVANCE, f"{place} passed: {seen} conversations without a regression")
 
 
 def _in_baking(rollout: RolloutState, plan: Plan, now: float, sighted: bool) -> Step:
     if plan.bake_conversations and not sighted:
-        return Step(Move.HOLD, "baking: no gateway reports its counters, so nothing is known")
+        return _held(Hold.NO_GATEWAY, "baking: no gateway reports its counters, so nothing is known")
     seen = rollout.evidence.steps[-1].counts.candidate.conversations
     if seen < plan.bake_conversations:
-        return Step(Move.HOLD, f"baking: {seen} of {plan.bake_conversations} conversations")
+        return _held(Hold.EVIDENCE, f"baking: {seen} of {plan.bake_conversations} conversations")
     if now - rollout.since < plan.bake_seconds:
-        return Step(Move.HOLD, f"baking: takes at least {plan.bake_seconds:g} s")
+        return _held(Hold.EVIDENCE, f"baking: takes at least {plan.bake_seconds:g} s")
     pairs = rollout.evidence.shadow.pairs
     return Step(Move.ADVANCE, f"baked: {seen} conversations and {pairs} shadow pairs without a regression")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import TimeoutError as BrowserTimeout
 
 import tao_daemon.control
 from tao_daemon.config import load_config
@@ -161,16 +162,9 @@ def opened(browser: Browser, site: PastSite) -> Iterator[Console]:
     console.context.close()
 
 
-def post(site: PastSite, path: str, body: dict[str, Any], method: str = "POST") -> dict[str, Any]:
-    headers = {"Authorization": f"Bearer {site.token}", "Content-Type": "application/json"}
-    request = urllib.request.Request(site.control_url + path, json.dumps(body).encode(), headers, method=method)
-    with urllib.request.urlopen(request, timeout=10) as response:
-        found: dict[str, Any] = json.loads(response.read() or "{}")
-    return found
-
-
-def token_for(site: PastSite, name: str, scope: str) -> str:
-    return str(post(site, "/v1/tokens", {"name": name, "scopes": [scope], "actor": "test", "reason": "test"})["token"])
+def post(site: PastSite, path: str, body: dict[str, Any], method: str = "POST") -> None:
+    answer = site.ask(method, path, body, site.token)
+    assert answer.status < 300, answer.raw
 
 
 def entries(site: PastSite, kind: str) -> list[dict[str, Any]]:
@@ -218,8 +212,8 @@ def test_what_serves_and_what_waits_is_found_at_a_glance(console: Console) -> No
     expect(serving).to_contain_text(past.serving)
     expect(serving).to_contain_text("h ago")
     expect(serving).to_contain_text(f"An undo goes back to{past.previous}")
-    expect(serving).to_contain_text(f"{past.waiting} passed the shadow and waits for your approval.")
-    expect(serving).to_contain_text("1 replica not reachable: http://127.0.0.1:1")
+    expect(serving).to_contain_text(f"The rollout of {past.waiting} waits for approval, or an abort.")
+    expect(serving).to_contain_text("1 model server is not reachable: http://127.0.0.1:1")
     expect(page.get_by_text("live", exact=True)).to_be_visible()
     assert page.title() == "(1) Overview · tao-daemon"
     assert serving.get_by_role("time").first.get_attribute("title").endswith("UTC")
@@ -336,8 +330,8 @@ def test_a_canary_shows_both_arms_and_what_speaks_against_it(acting: Console) ->
     # A gateway reports every second or so; counts that move nothing are journaled every half minute.
     for _ in range(90):
         post(site, "/v1/gateways/g1", {"generation": generation, "splits": {str(generation): arms}}, "PUT")
-        page.wait_for_timeout(1000)
-        if errors.count():
+        with suppress(BrowserTimeout):
+            errors.wait_for(timeout=1000)
             break
     expect(errors).to_contain_text("12 0.6 %")
     expect(errors).to_contain_text("4 4 %")
@@ -377,7 +371,7 @@ def test_pausing_and_resuming(acting: Console) -> None:
     acting.fill("lunch")
     page.keyboard.press("Enter")
     page.get_by_role("dialog").get_by_role("button", name="Close").click()
-    expect(page.get_by_role("region", name="Serving")).to_contain_text("The rollout is paused by ann: lunch.")
+    expect(page.get_by_role("region", name="Serving")).to_contain_text("is paused by ann: lunch.")
     actions.get_by_role("button", name="Resume").click()
     acting.fill("back")
     page.keyboard.press("Enter")
@@ -469,7 +463,7 @@ def test_a_lost_answer_and_a_second_try_happen_once(acting: Console) -> None:
     ],
 )
 def test_buttons_follow_the_token(console: Console, scope: str, enabled: list[str], disabled: list[str]) -> None:
-    page = console.open(token=token_for(console.site, f"carol-{scope}", scope))
+    page = console.open(token=console.site.issue(f"carol-{scope}", scope))
     for name in enabled:
         expect(page.get_by_role("button", name=name).first).to_be_enabled()
     for name in disabled:
@@ -482,7 +476,7 @@ def test_buttons_follow_the_token(console: Console, scope: str, enabled: list[st
 
 
 def test_the_api_refuses_what_a_disabled_button_would_ask(console: Console) -> None:
-    page = console.open(token=token_for(console.site, "dave", "read"))
+    page = console.open(token=console.site.issue("dave", "read"))
     ask = """async () => {
         const { change } = await import("./api.js");
         return change("/v1/rollout/approve", { reason: "anyhow" }, "k1").catch((e) => [e.status, e.message]);
@@ -494,7 +488,7 @@ def test_the_api_refuses_what_a_disabled_button_would_ask(console: Console) -> N
 
 
 def test_a_token_that_may_not_read_is_told_what_to_ask_for(console: Console) -> None:
-    page = console.open(token=token_for(console.site, "gw", "gateway"))
+    page = console.open(token=console.site.issue("gw", "gateway"))
     expect(page.get_by_role("alert")).to_contain_text("has no scope read")
     expect(page.get_by_role("alert")).to_contain_text("tao-daemon token create NAME --scope read")
     console.complaints = [text for text in console.complaints if "403" not in text]

@@ -8,26 +8,20 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from bench.monitoring import webhook
 from grafana.builder.every import dashboards
 from grafana.scraping import RULES, configuration, scraping
-from tests.system.observing import Webhook, clients, finite_points, query
-from tests.unit.grafana.documented import queries, selectors
+from tests.promql import queries, selectors
+from tests.system.observing import clients, finite_points, query
 
 pytestmark = [pytest.mark.system, pytest.mark.vllm, pytest.mark.timeout(900)]
-
-
-@pytest.fixture
-def webhook() -> Iterator[Webhook]:
-    listening = Webhook()
-    yield listening
-    listening.close()
 
 
 def filled(expr: str, seconds: float) -> str:
@@ -51,14 +45,15 @@ def drive(site: Any, produce: Any, prompts: list[dict[str, Any]]) -> None:
 
 
 async def test_every_expression_of_dashboards_and_rules_returns_data(
-    tmp_path: Path, make_tiny_site: Callable[..., Any], produce: Any, random_prompts: Any, webhook: Webhook
+    tmp_path: Path, make_tiny_site: Callable[..., Any], produce: Any, random_prompts: Any
 ) -> None:
-    (tmp_path / "url").write_text(webhook.url)
     site = make_tiny_site(
         gateway={"capture": True}, events={"webhooks": [{"name": "chat", "url": f"file:{tmp_path / 'url'}"}]}
     )
     targets = {"tao-daemon": [_host(site.control_url)], "tao-gateway": [_host(site.gateway_url)]}
-    async with scraping(tmp_path / "prometheus", configuration(targets, interval="1s")) as address:
+    prometheus = scraping(tmp_path / "prometheus", configuration(targets, interval="1s"))
+    async with webhook(lambda message: None) as hook, prometheus as address:
+        (tmp_path / "url").write_text(hook)
         start = time.time()
         await asyncio.to_thread(drive, site, produce, random_prompts(480, seed=3))
         end = time.time()

@@ -6,16 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.past import a_round, settling
+from bench.past import a_round, remember, settling
+from tao_daemon.config import load_config
 from tao_daemon.domain.events import AdapterVerified
-from tests.integration.control.test_api import issue
-from tests.pasts import remember
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
@@ -30,9 +31,10 @@ def test_fuzzing_finds_no_server_error_and_no_undocumented_answer(
     make_site: Callable[..., Any], scope: str, tmp_path: Path
 ) -> None:
     site = make_site(kafka={"enabled": False})
-    remember(site, [*settling(1, "a1"), *a_round(2, "a2"), AdapterVerified("a2", 1)])
+    events = [*settling(1, "a1"), *a_round(2, "a2"), AdapterVerified("a2", 1)]
+    remember(load_config(site.write_config()), events, count(time.time() - len(events)))
     site.start()
-    token = issue(site, "fuzzer", scope)
+    token = site.issue("fuzzer", scope)
     tool = shutil.which("schemathesis", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert tool is not None, "schemathesis belongs to the tools that `bash deploy/install.sh dev` installs"
     command = [

@@ -17,10 +17,10 @@ const LINKS = [
 ];
 
 export function Frame({ place, title, children }) {
-  const { who, link, status, replicas, asking, announcement } = useStore();
+  const { who, link, status, asking, announcement } = useStore();
   const heading = useRef(null);
   const first = useRef(true);
-  const waiting = status ? notices(status, replicas).filter((notice) => notice.tone === "wait").length : 0;
+  const waiting = status ? notices(status).filter((notice) => notice.tone === "wait").length : 0;
   useEffect(() => {
     document.title = `${waiting ? `(${waiting}) ` : ""}${title} · tao-daemon`;
   }, [title, waiting]);

@@ -17,7 +17,7 @@ const DECISIONS = 8;
 export function Overview() {
   const { status, replicas, changes } = useStore();
   return html`<div class="overview">
-    <${Serving} status=${status} replicas=${replicas} />
+    <${Serving} status=${status} />
     <div class="column"><${RolloutPanel} status=${status} /></div>
     <div class="column">
       <${RoundPanel} status=${status} />
@@ -32,7 +32,7 @@ export function Overview() {
   </div>`;
 }
 
-function Serving({ status, replicas }) {
+function Serving({ status }) {
   const { incumbent, rollout } = status;
   return html`<section class="panel serving" aria-labelledby="serving">
     <div class="serving-now">
@@ -50,12 +50,12 @@ function Serving({ status, replicas }) {
       <p>${wayBack(incumbent, rollout)}</p>
       <${ActionButton} name="undo" />
     </div>
-    <${Attention} status=${status} replicas=${replicas} />
+    <${Attention} status=${status} />
   </section>`;
 }
 
-function Attention({ status, replicas }) {
-  const found = notices(status, replicas);
+function Attention({ status }) {
+  const found = notices(status);
   return html`<div class="attention">
     <h3>Attention</h3>
     ${

@@ -14,7 +14,7 @@ import duckdb
 import pytest
 
 from tao_daemon.app.paths import journal_path
-from tao_daemon.app.replay import replay_round
+from tao_daemon.app.replay.rounds import replay_round
 from tao_daemon.config import Config, parse_config
 from tao_daemon.control.explanation import explain
 from tao_daemon.control.insight import answers, reward_distribution

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import string
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
-from bench.past import settling
+from bench.past import remember, settling
 from tao_daemon.app.backends import open_store
-from tao_daemon.app.paths import journal_path
-from tao_daemon.app.settings import policy_of
 from tao_daemon.config import Config, load_config
-from tao_daemon.daemon.supervisor import apply_event, last_state
-from tao_daemon.domain.adapter import Fingerprint, FingerprintProbe, Lineage
+from tao_daemon.control.scopes import Scope
+from tao_daemon.control.tokens import TokenFile
+from tao_daemon.domain.adapter import FingerprintProbe, Lineage
 from tao_daemon.domain.completion import Completion, CompletionGroup, ScoredGroup
 from tao_daemon.domain.ports import Claim, Ingest
 from tao_daemon.domain.prompt import Prompt, Source
 from tao_daemon.learning.contract import encode_group
 from tao_daemon.registry.adapter_store import DirectoryAdapterStore
-from tao_daemon.registry.journal import Journal
 from tao_daemon.registry.round_archive import RoundArchive
+from tests.artefacts import write_artefact
 
 NEEDLE = "kümmel-zwieback-4711"
 CLAIMED = 8
@@ -57,19 +53,8 @@ def group_of(prompt: Prompt) -> CompletionGroup:
 
 def publish(root: Path, work: Path, number: int, prompts: Sequence[Prompt], parent: str | None) -> str:
     """An adapter with one probe of ten tokens per prompt."""
-    artefact = work / f"artefact-{number}"
-    artefact.mkdir(parents=True)
-    random_numbers = np.random.default_rng(number)
-    module = "base_model.model.model.layers.0.self_attn.q_proj"
-    arrays = {
-        f"{module}.lora_A.weight": random_numbers.normal(size=(8, 12)).astype(np.float32),
-        f"{module}.lora_B.weight": random_numbers.normal(size=(20, 8)).astype(np.float32),
-    }
-    save_file(arrays, artefact / "adapter_model.safetensors", metadata={"format": "pt"})
-    settings = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "bias": "none", "target_modules": ["q_proj"]}
-    (artefact / "adapter_config.json").write_text(json.dumps(settings))
     probes = tuple(FingerprintProbe((*tokens_of(each), *range(10)), 3, (-1.0,) * 10, (-1.5,) * 10) for each in prompts)
-    (artefact / "fingerprint.json").write_text(Fingerprint(probes).to_json())
+    artefact = write_artefact(work / f"artefact-{number}", seed=number, probes=probes)
     lineage = Lineage(number, parent, "/base", "d" * 64, tuple(each.id for each in prompts), ("json",), "c" * 64)
     return DirectoryAdapterStore(root, max_rank=16).publish(str(artefact), lineage, 5.0).name
 
@@ -169,10 +154,9 @@ def make_world(tmp_path: Path) -> Callable[..., World]:
         bobs = [each for each in prompts if each.subject == BOB and each not in claimed][:3]
         second = publish(data_dir / "adapters", root, 2, bobs, first)
         _leave_round_two(archive, [*bobs, prompts[0]])
-        with closing(Journal(journal_path(config))) as journal:
-            for at, event in enumerate(settling(1, first)):
-                apply_event(journal, last_state(journal), event, policy_of(config), 100.0 + at)
-        (data_dir / "tokens.json").write_text("[]")
+        remember(config, settling(1, first), count(100.0))
+        tokens = TokenFile(data_dir)
+        tokens.add(tokens.prepare("ada", [Scope.READ], None, 100.0)[0])
         doomed = data_dir / "adapters" / ".tmp-r000000-0123456789ab-1"  # a deletion that was interrupted
         doomed.mkdir()
         (doomed / "fingerprint.json").write_text("{}")

@@ -13,14 +13,16 @@ from typing import Any
 
 import pytest
 
-from tao_daemon.app.backups import back_up
-from tao_daemon.app.erasure import Request, forget
-from tao_daemon.app.exchange import exchange
+from tao_daemon.app.operations.backups import back_up
+from tao_daemon.app.operations.erasing import ErasureRequest, forget
+from tao_daemon.app.operations.restoring import restore
 from tao_daemon.app.paths import journal_path
-from tao_daemon.app.restoring import restore
 from tao_daemon.buffer.database import open_database
 from tao_daemon.buffer.erasing import SelectBy, Selector
+from tao_daemon.clients.exchange import exchange
 from tao_daemon.clients.storage import digest_files
+from tao_daemon.control.scopes import Scope
+from tao_daemon.control.tokens import TokenFile
 from tao_daemon.daemon.instance import sole_owner
 from tao_daemon.daemon.supervisor import last_state
 from tao_daemon.domain.errors import InstanceError, TaoError
@@ -104,13 +106,13 @@ def test_a_backup_never_replaces_and_never_lies_in_what_it_is_of(make_world: Cal
 def test_no_room_is_said_before_anything_is_written(make_world: Callable[..., Any], monkeypatch: Any) -> None:
     world = make_world()
     target = backed_up(world)
-    monkeypatch.setattr("tao_daemon.app.room.free_bytes", lambda path: 1024)
+    monkeypatch.setattr("tao_daemon.clients.storage.free_bytes", lambda path: 1024)
     with pytest.raises(TaoError, match="0 MiB free; make room first"):
         back_up(world.config, world.root / "second", lambda: TAKEN, quietly)
     with pytest.raises(TaoError, match="0 MiB free; make room first"):
         restored(world, target, replace=True)
     with pytest.raises(TaoError, match="0 MiB free; make room first"):
-        forget(world.config, Request(Selector(SelectBy.SUBJECT, ADA), "dpo", "r"), lambda: 1.0, quietly)
+        forget(world.config, ErasureRequest(Selector(SelectBy.SUBJECT, ADA), "dpo", "r"), lambda: 1.0, quietly)
     assert sorted(path.name for path in world.root.glob("*")) == [
         "artefact-1",
         "artefact-2",
@@ -153,7 +155,7 @@ def test_what_is_there_is_kept_aside_and_only_when_asked(make_world: Callable[..
 def test_what_was_forgotten_since_is_forgotten_again(make_world: Callable[..., Any]) -> None:
     world = make_world()
     target = backed_up(world)
-    forget(world.config, Request(Selector(SelectBy.SUBJECT, ADA), "dpo", "r"), lambda: TAKEN + 1, quietly)
+    forget(world.config, ErasureRequest(Selector(SelectBy.SUBJECT, ADA), "dpo", "r"), lambda: TAKEN + 1, quietly)
     told = restored(world, target, replace=True)
     assert told["forgotten_again"] == 10
     assert ids(world) == {each.id for each in world.prompts if each.subject != ADA}
@@ -255,3 +257,18 @@ def run(world: Any, *arguments: str, **environment: str) -> subprocess.Completed
     env = {**os.environ, "TAO_CONFIG": str(world.path), "PYTHONPATH": os.pathsep.join(sys.path), **environment}
     command = [sys.executable, "-m", "tao_daemon", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=env, check=False)
+
+
+def test_a_token_that_was_revoked_since_stays_revoked(make_world: Callable[..., Any]) -> None:
+    world = make_world()
+    tokens = TokenFile(world.data_dir)
+    (world.data_dir / "tokens.json").unlink(missing_ok=True)
+    token, secret = tokens.prepare("ann", [Scope.ADMIN], None, TAKEN)
+    tokens.add(token)
+    target = backed_up(world)
+    tokens.revoke(token.id, TAKEN + 1)
+    restored(world, target, replace=True)
+    assert TokenFile(world.data_dir).holder(secret, RESTORED) is None
+    (world.data_dir / "tokens.json").write_text("damaged")
+    restore(world.config, target, lambda: RESTORED + 1, quietly, replace=True, actor="ann", reason="again")
+    assert TokenFile(world.data_dir).find(token.id).name == "ann", "what cannot be read is not kept"

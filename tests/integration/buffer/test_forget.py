@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from tao_daemon.app.backends import open_store
-from tao_daemon.app.erasure import Request, finish_erasure, forget, preview
-from tao_daemon.app.offline import buffer_stats
+from tao_daemon.app.operations.erasing import ErasureRequest, finish_erasure, forget, preview
+from tao_daemon.app.operations.prompts import buffer_stats
 from tao_daemon.app.paths import journal_path
 from tao_daemon.buffer.database import open_database
 from tao_daemon.buffer.erasing import SelectBy, Selector
@@ -27,7 +27,7 @@ from tao_daemon.registry.journal import Journal
 
 NEEDLE = "kümmel-zwieback-4711"
 ADA = "ada@example.org"
-REQUEST = Request(Selector(SelectBy.SUBJECT, ADA), "dpo", "erasure request 12")
+REQUEST = ErasureRequest(Selector(SelectBy.SUBJECT, ADA), "dpo", "erasure request 12")
 PLACES = ("planned", "fingerprints", "round", "deleted", "compacted", "journaled")
 
 
@@ -144,7 +144,7 @@ def test_a_dry_run_says_the_same_and_changes_nothing(make_world: Callable[..., A
 
 def test_nobody_is_nothing_to_erase_and_nothing_to_note(make_world: Callable[..., Any]) -> None:
     world = make_world()
-    told = forget(world.config, Request(Selector(SelectBy.SUBJECT, "eve"), "dpo", "r"), lambda: 1.0, quietly)
+    told = forget(world.config, ErasureRequest(Selector(SelectBy.SUBJECT, "eve"), "dpo", "r"), lambda: 1.0, quietly)
     assert told["prompts"] == 0
     assert noted(world) == []
 
@@ -180,7 +180,7 @@ def test_an_adapter_of_nothing_but_erased_prompts_cannot_be_verified_and_says_so
     make_world: Callable[..., Any],
 ) -> None:
     world = make_world()
-    told = forget(world.config, Request(Selector(SelectBy.TENANT, "acme"), "dpo", "r"), lambda: 1.0, quietly)
+    told = forget(world.config, ErasureRequest(Selector(SelectBy.TENANT, "acme"), "dpo", "r"), lambda: 1.0, quietly)
     assert [each["verifiable"] for each in told["adapters"]] == [False, False]
     assert world.adapters.get(world.first).fingerprint.probes == ()
 
@@ -197,7 +197,7 @@ def test_two_erasures_redact_one_after_the_other(make_world: Callable[..., Any])
     world = make_world()
     forget(world.config, REQUEST, lambda: 1.0, quietly)
     bob = next(each for each in world.claimed if each.subject != ADA)
-    forget(world.config, Request(Selector(SelectBy.PROMPT_ID, bob.id), "dpo", "r"), lambda: 2.0, quietly)
+    forget(world.config, ErasureRequest(Selector(SelectBy.PROMPT_ID, bob.id), "dpo", "r"), lambda: 2.0, quietly)
     offsets = [probe.token_ids[0] - 90_000 for probe in world.adapters.get(world.first).fingerprint.probes]
     assert bob.source.offset not in offsets
     assert offsets

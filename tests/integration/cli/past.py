@@ -6,40 +6,32 @@ import os
 import subprocess
 import sys
 import time
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from bench.past import a_round, settling
-from tao_daemon.app.paths import journal_path
-from tao_daemon.app.settings import policy_of
+from bench.past import a_round, remember, settling
 from tao_daemon.config import load_config
-from tao_daemon.daemon.state import State
-from tao_daemon.daemon.supervisor import apply_event
 from tao_daemon.domain.completion import Completion, CompletionGroup, ScoredGroup
 from tao_daemon.domain.events import AdapterVerified, ShadowScored
 from tao_daemon.domain.report import Decision
 from tao_daemon.domain.rollout import RolloutPhase, ShadowPair
-from tao_daemon.registry.journal import Journal
 from tao_daemon.registry.round_archive import RoundArchive
 
-FIRST, SECOND = "000001-aaaaaaaaaaaa", "000003-bbbbbbbbbbbb"
+FIRST, SECOND = "r000001-aaaaaaaaaaaa", "r000003-bbbbbbbbbbbb"
 
 
 def write_past(site: Any) -> None:
     config = load_config(site.write_config())
-    Path(config.daemon.data_dir).mkdir(parents=True)
     pairs = tuple(ShadowPair(f"p{number}", 0.5) for number in range(60))
     events = [
         *settling(1, FIRST),
-        *a_round(2, "000002-cccccccccccc", Decision.FAIL),
+        *a_round(2, "r000002-cccccccccccc", Decision.FAIL),
         *a_round(3, SECOND),
         AdapterVerified(SECOND, 1),
         ShadowScored(SECOND, RolloutPhase.SHADOW, pairs),
     ]
-    journal, state = Journal(journal_path(config)), State()
-    for event in events:
-        state = apply_event(journal, state, event, policy_of(config), time.time()).state
-    journal.close()
+    remember(config, events, repeat(time.time()))
     archive = RoundArchive(Path(config.daemon.data_dir, "rounds"))
     for number, outcome in ((1, "accepted"), (2, "rejected"), (3, "accepted")):
         write_round(archive, number, outcome)
@@ -77,7 +69,7 @@ def write_round(archive: RoundArchive, number: int, outcome: str) -> None:
             "ended_at": 1_700_000_100.0 + number,
             "reason": "a past",
             "incumbent": None,
-            "candidate": f"{number:06d}-x",
+            "candidate": f"r{number:06d}-{'d' * 12}",
             "outcome": outcome,
             "outcome_reason": f"gain {number}",
             "phases": {

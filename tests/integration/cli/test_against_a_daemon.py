@@ -29,6 +29,11 @@ def test_one_look_says_what_needs_a_person(past_site: Make) -> None:
     assert "\x1b" not in text
     status = json.loads(told(site.run("status", "--json")))
     assert status["incumbent"]["adapter"] == FIRST
+    assert status["rollout"]["hold_reason"] == "approval"
+    assert status["needs"][0]["code"] == "approval"
+    (server,) = status["fleet"]["replicas"]
+    assert (server["url"], server["ready"]) == ("http://127.0.0.1:9", False)
+    assert status["fleet"]["behind"] == []
     steps = told(site.run("rollout", "status"))
     assert "[=] shadow" in steps
     assert "[ ] canary 5%" in steps

@@ -18,9 +18,15 @@ from tao_daemon.clients.storage import (
     digest_files,
     free_bytes,
     publishing,
+    publishing_file,
     remove_unfinished,
+    remove_unfinished_of,
+    replacing,
+    require_room,
     sha256_file,
+    size_of,
 )
+from tao_daemon.domain.errors import TaoError
 
 
 def test_a_file_is_replaced_and_nothing_else_stays(tmp_path: Path) -> None:
@@ -40,6 +46,39 @@ def test_a_failed_write_keeps_the_old_content_and_leaves_nothing(tmp_path: Path)
         atomic_write_bytes(path, "text")  # type: ignore[arg-type]
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["routes.json"]
+
+
+def test_a_file_that_fails_while_it_is_written_keeps_the_old_content_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    for write in (publishing_file, replacing):
+        with write(path) as file:
+            file.write(write.__name__.encode())
+        with pytest.raises(ZeroDivisionError), replacing(path) as file:
+            file.write(b"a part" + bytes([file.write(b"a part") // 0]))
+        assert path.read_bytes() == write.__name__.encode()
+        assert os.listdir(tmp_path) == ["audit.jsonl"]
+
+
+def test_a_published_file_is_never_replaced_and_is_named_when_it_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes(b"old")
+    with pytest.raises(FileExistsError) as caught, publishing_file(path) as file:
+        file.write(b"new")
+    assert caught.value.filename == str(path)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["prompts.jsonl"]
+
+
+def test_a_file_allows_no_more_than_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.json"
+    path.touch(0o644)
+    with replacing(path, mode=0o600) as file:
+        [unfinished] = [each for each in tmp_path.iterdir() if each != path]
+        assert unfinished.stat().st_mode & 0o777 == 0o600, "from its first byte on"
+        file.write(b"{}")
+    assert path.stat().st_mode & 0o777 == 0o600
+    atomic_write_json(path, {}, mode=0o640)
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
 def test_a_reader_never_sees_a_part(tmp_path: Path) -> None:
@@ -122,6 +161,22 @@ def test_unfinished_directories_and_files_are_removed_and_links_not_followed(tmp
     remove_unfinished(tmp_path)
     assert os.listdir(tmp_path) == ["kept"]
     assert (kept / "file").exists()
+
+
+def test_what_is_left_of_one_target_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    names = [".tmp-a[b]-01234567", ".tmp-a[b]-c-01234567", ".tmp-ab-01234567", ".tmp-a[b]-backup", "a[b]"]
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / ".tmp-a[b]-89abcdef").mkdir()
+    remove_unfinished_of(tmp_path / "a[b]")
+    assert sorted(os.listdir(tmp_path)) == sorted(names[1:])
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 1000)
+    require_room(tmp_path, size_of(tmp_path), "a copy")
+    with pytest.raises(TaoError, match=r"a copy needs \d+ MiB and .* make room first"):
+        require_room(tmp_path, free_bytes(tmp_path), "a copy")
 
 
 def test_digests_are_of_the_content(tmp_path: Path) -> None:

@@ -35,16 +35,6 @@ def total(status: dict[str, Any]) -> int:
     return int(buffer["train"] + buffer["held_out"] + buffer["excluded"])
 
 
-def post(url: str, token: str | None = None, body: bytes = b"{}", method: str = "POST") -> int:
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-    request = urllib.request.Request(url, body, headers, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=10) as response:
-            return int(response.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-
-
 def test_records_become_prompts_and_bad_ones_dead_letters(make_site: Callable[..., Any], produce: Any) -> None:
     site = make_site()
     topic = site.config["kafka"]["topic"]
@@ -114,27 +104,30 @@ def test_no_token_no_change(make_site: Callable[..., Any]) -> None:
     site = make_site(kafka={"enabled": False})
     site.start()
     for path in CHANGES:
-        assert post(site.control_url + path) == 401
-        assert post(site.control_url + path, "wrong") == 401
+        assert site.ask("POST", path, {}).status == 401
+        assert site.ask("POST", path, {}, "wrong").status == 401
     token = Path(site.config["daemon"]["data_dir"], "control.token")
     assert token.stat().st_mode & 0o077 == 0
     for verb in VERBS:
-        assert post(site.control_url + f"/v1/rollout/{verb}", token.read_text()) == 409, "nothing to act on"
-    assert post(site.control_url + "/v1/rounds", token.read_text(), b"{not json") == 422
-    assert post(site.control_url + "/v1/rounds", token.read_text(), b"[]") == 422
+        assert site.ask("POST", f"/v1/rollout/{verb}", {}, site.token).status == 409, "nothing to act on"
+    assert site.ask("POST", "/v1/rounds", b"{not json", site.token).status == 422
+    assert site.ask("POST", "/v1/rounds", [], site.token).status == 422
 
 
 def test_only_who_has_the_token_reports_as_a_gateway(make_site: Callable[..., Any]) -> None:
     site = make_site(kafka={"enabled": False})
     site.start()
-    url, report = f"{site.control_url}/v1/gateways/g1", json.dumps({"generation": 0}).encode()
-    token = Path(site.config["daemon"]["data_dir"], "control.token").read_text()
-    assert post(url, None, report, "PUT") == post(url, "wrong", b"", "DELETE") == 401
-    assert post(url, token, b"{}", "PUT") == post(url, token, b"nonsense", "PUT") == 422
+
+    def tell(method: str, body: Any, token: str | None) -> int:
+        return int(site.ask(method, "/v1/gateways/g1", body, token).status)
+
+    report = {"generation": 0}
+    assert tell("PUT", report, None) == tell("DELETE", b"", "wrong") == 401
+    assert tell("PUT", {}, site.token) == tell("PUT", b"nonsense", site.token) == 422
     assert site.status()["fleet"]["gateways"] == 0
-    assert post(url, token, report, "PUT") == 204
+    assert tell("PUT", report, site.token) == 204
     assert site.status()["fleet"]["gateways"] == 1
-    assert post(url, token, b"", "DELETE") == 204
+    assert tell("DELETE", b"", site.token) == 204
     assert site.status()["fleet"]["gateways"] == 0
 
 

@@ -8,22 +8,21 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from bench.past import remember
 from tao_daemon.app.notifications import Notifications, notifying
 from tao_daemon.config import Config, parse_config
-from tao_daemon.daemon.state import State
-from tao_daemon.daemon.supervisor import apply_event, last_state
 from tao_daemon.domain.events import Event, ReplicaDrifted, ReplicaHealed
 from tao_daemon.domain.signals import NotificationLag, NotificationSent, Signal
 from tao_daemon.embedded.processes import free_port
 from tao_daemon.notification.notifier import Pauses
 from tao_daemon.registry.journal import Journal
-from tests.machine_plays import AUTO
 
 QUICK = Pauses(0.02, 0.1)
 
@@ -85,14 +84,16 @@ class Teller:
     running: Notifications | None = None
 
     def config(self, **events: Any) -> Config:
-        return parse_config({"daemon": {"data_dir": str(self.root)}, "events": {"source": "tao-test", **events}})
+        return parse_config(
+            {
+                "daemon": {"data_dir": str(self.root)},
+                "rollout": {"mode": "auto"},
+                "events": {"source": "tao-test", **events},
+            }
+        )
 
     def append(self, *events: Event) -> None:
-        journal = Journal(self.root / "control.db")
-        state: State = last_state(journal)
-        for event in events:
-            state = apply_event(journal, state, event, AUTO, time.time()).state
-        journal.close()
+        remember(self.config(), events, repeat(time.time()))
         if self.running:
             self.running.nudge()
 

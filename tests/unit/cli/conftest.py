@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from tao_daemon.cli.output import ASCII, UNICODE
 from tao_daemon.cli.tables import View, plain
+from tao_daemon.control.models import Status
 
 PLAN = {
     "fractions": [0.05, 0.25],
@@ -38,10 +40,10 @@ EVIDENCE = {
 
 @pytest.fixture
 def status() -> Callable[..., dict[str, Any]]:
-    """A healthy daemon; keywords replace whole parts."""
+    """A healthy daemon, as the control API describes it; keywords replace whole parts, and fields of the fleet."""
 
     def make(**parts: Any) -> dict[str, Any]:
-        base = {
+        base: dict[str, Any] = {
             "version": "0.1.0",
             "mode": "approve",
             "incumbent": {"adapter": "000001-aaa", "previous": None, "generation": 4, "since": 1000.0},
@@ -50,7 +52,13 @@ def status() -> Callable[..., dict[str, Any]]:
             "last_round": None,
             "rollout": None,
             "returning_to": None,
-            "fleet": {"gateways": 2, "unready": []},
+            "needs": [],
+            "fleet": {
+                "gateways": 2,
+                "behind": [],
+                "unready": [],
+                "replicas": [{"url": "http://a", "reachable": True, "ready": True, "problems": []}],
+            },
             "buffer": {
                 "train": 10,
                 "train_available": 9,
@@ -60,8 +68,12 @@ def status() -> Callable[..., dict[str, Any]]:
                 "clusters": 13,
             },
             "intake": "consuming",
+            "intake_lag_records": 0,
         }
-        return {**base, **parts}
+        fleet = {**base["fleet"], **parts.pop("fleet", {})}
+        found = Status.model_validate({**base, **parts, "fleet": fleet})
+        document: dict[str, Any] = json.loads(found.model_dump_json())
+        return document
 
     return make
 
@@ -83,6 +95,7 @@ def rollout() -> Callable[..., dict[str, Any]]:
             "approved_by": None,
             "paused_by": None,
             "hold": "shadow: 12 of 64 pairs",
+            "hold_reason": "evidence",
             "waits_for_approval": False,
             "shadow": "asks",
             "steps": [],

@@ -25,7 +25,11 @@ from tao_daemon.notification.cloud_event import cloud_events, encode
 from tao_daemon.registry.journal import Journal
 from tests.machine_plays import AUTO, settling
 
-LIFE: tuple[Event, ...] = (DaemonStarted("1"), *settling(1, "a1"), UndoRequested("bob", "longer\x1b[31m answers"))
+LIFE: tuple[Event, ...] = (
+    DaemonStarted("1"),
+    *settling(1, "a1"),
+    UndoRequested("bob", "longer\x1b[31m answers\n     1 approved"),
+)
 
 Run = Callable[..., Result]
 
@@ -171,9 +175,22 @@ def test_what_is_shown(run: Run, options: tuple[str, ...], expected: list[int]) 
     assert numbers(run("show", *options)) == expected
 
 
-def test_no_reason_steers_the_terminal(run: Run) -> None:
-    assert "\x1b" not in run("show").stdout
-    assert "longer\N{REPLACEMENT CHARACTER}[31m answers" in run("show").stdout
+def test_no_reason_steers_the_terminal_or_fakes_a_row(run: Run) -> None:
+    text = run("show").stdout
+    assert "\x1b" not in text
+    assert len(text.splitlines()) == len(LIFE)
+    assert r"longer\x1b[31m answers\n     1 approved" in text
+
+
+@pytest.mark.parametrize("column", ["actor", "note", "event"])
+def test_bytes_that_are_no_text_are_shown(run: Run, data: Path, column: str) -> None:
+    raw = b'{"type":"E\xff"}' if column == "event" else b"E\xff"
+    tamper(data, f"UPDATE journal SET {column} = CAST(x'{raw.hex()}' AS TEXT) WHERE seq = 2")
+    shown = run("show")
+    assert shown.exit_code == 0, shown.exception
+    assert r"E\xdcff" in shown.stdout
+    entry = [json.loads(line) for line in run("show", "--json").stdout.splitlines()][1]
+    assert "E\udcff" in (entry["event"]["type"] if column == "event" else entry[column])
 
 
 def test_json_and_full(run: Run) -> None:

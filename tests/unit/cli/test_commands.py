@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ def test_every_help_has_an_example_and_fits(path: str) -> None:
     assert "\x08" not in text
 
 
-@pytest.mark.parametrize("family", ["round", "rollout", "adapters", "token"])
+@pytest.mark.parametrize("family", ["round", "rollout", "buffer", "adapters", "audit", "token"])
 def test_summaries_are_whole(family: str) -> None:
     text = CliRunner().invoke(cli, [family, "--help"], terminal_width=100).output
     assert not [line for line in text.partition("Commands:")[2].splitlines() if line.endswith("...")]
@@ -63,6 +64,58 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_past_is_read_without_the_server(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(f'[daemon]\ndata_dir = "{tmp_path}"\n[control]\nport = 9\n')
+    script = (
+        "import sys; from tao_daemon.cli.main import cli\n"
+        "try: cli(['round', 'list', '--json', '--config', sys.argv[1]])\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('fastapi', 'starlette', 'torch') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "config.toml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "[]"]
+    assert "the daemon is down" in done.stderr
+
+
+BROWSER = """#!/bin/sh
+echo "$@" > "$0.arguments"
+page=$(echo "$1" | sed 's,^file://,,')
+stat -c %a "$page" "$(dirname "$page")" > "$0.modes"
+cat "$page" > "$0.page"
+echo "$page" > "$0.path"
+"""
+
+
+def test_the_console_opens_without_its_token_in_the_list_of_processes(tmp_path: Path) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text(BROWSER)
+    browser.chmod(0o755)
+    script = (
+        "from tao_daemon.cli import browser, main\n"
+        "browser.READING_SECONDS = 0.0\n"
+        "main.cli(['console', '--open', '--url', 'http://127.0.0.1:9'])"
+    )
+    environment = {**os.environ, "BROWSER": f"{browser} %s", "TAO_TOKEN": "s&cret"}
+    subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    seen = {name: (tmp_path / f"browser.{name}").read_text() for name in ("arguments", "modes", "page", "path")}
+    assert "cret" not in seen["arguments"]
+    assert seen["modes"].split() == ["600", "700"]
+    assert 'content="0; url=http://127.0.0.1:9/console/#token=s%26cret"' in seen["page"]
+    assert not Path(seen["path"].strip()).parent.exists()
+
+
+@pytest.mark.parametrize("option", ["--subject", "--tenant", "--conversation", "--prompt-id"])
+def test_a_reason_may_not_keep_what_is_erased(tmp_path: Path, option: str) -> None:
+    (tmp_path / "config.toml").write_text(f'[daemon]\ndata_dir = "{tmp_path}"\n')
+    common = ["buffer", "forget", "--config", str(tmp_path / "config.toml"), option, "Ada@Example.org"]
+    refused = CliRunner().invoke(cli, [*common, "--yes", "--reason", "ada@example.ORG asked for it"])
+    assert refused.exit_code == 2
+    assert f"the value of {option}" in refused.stderr
+    assert "ada@" not in refused.stderr.lower()
+    assert list(tmp_path.iterdir()) == [tmp_path / "config.toml"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -11,7 +11,19 @@ from tao_daemon.cli.conditions import MEANINGS, Condition, begin, check, follow_
 
 Make = Callable[..., dict[str, Any]]
 READY = {"ready": True, "reason": None}
-RUNNING = {"id": 5, "phase": "sampling", "progress": 0.45}
+RUNNING = {
+    "id": 5,
+    "phase": "sampling",
+    "attempt": 1,
+    "reason": "asked",
+    "started_at": 1000.0,
+    "incumbent": None,
+    "candidate": None,
+    "progress": 0.45,
+    "done": None,
+    "total": None,
+    "seconds_left": None,
+}
 
 
 def ended(number: int, outcome: str) -> dict[str, Any]:

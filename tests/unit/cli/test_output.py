@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tao_daemon.cli.output import ASCII, UNICODE, bar, clean, number, spark
+from tao_daemon.cli.output import ASCII, UNICODE, bar, clean, clean_line, echo_json, echo_json_line, number, spark, tell
 
 
 @given(st.floats(0, 1), st.integers(1, 60))
@@ -35,6 +38,32 @@ def test_plain_marks_are_ascii() -> None:
 def test_escapes_and_direction_marks_become_visible() -> None:
     assert clean("a\x1b[31mb\r\x07c\u202ed") == "a\\x1b[31mb\\x0d\\x07c\\x202ed"
     assert clean("größer\n\tx \U0001f469\u200d\U0001f4bb") == "größer\n\tx \U0001f469\u200d\U0001f4bb"
+
+
+def test_a_line_stays_one_line() -> None:
+    assert clean_line("why\n12:00  7  ann\u2028more\tx\x1b") == r"why\n12:00  7  ann\x2028more\tx\x1b"
+
+
+@given(st.text())
+def test_no_text_of_others_begins_another_line(text: str) -> None:
+    assert len(f"a{clean_line(text)}".splitlines()) == 1
+
+
+def test_json_takes_what_no_stream_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {"note": "größer \udcff", "at": 1.5}
+    echo_json(found)
+    echo_json_line(found)
+    whole, _, line = capsys.readouterr().out.partition("}\n")
+    assert json.loads(whole + "}") == json.loads(line) == found
+    assert "größer" in line
+    assert line.count("\n") == 1
+
+
+def test_programs_get_json_and_people_a_view(capsys: pytest.CaptureFixture[str]) -> None:
+    tell([1], True, print)
+    assert json.loads(capsys.readouterr().out) == [1]
+    tell([1], False, lambda found: print("one of", len(found)))
+    assert capsys.readouterr().out == "one of 1\n"
 
 
 @given(st.text())

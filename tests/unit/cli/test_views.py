@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import nan
 from typing import Any
 
 import pytest
@@ -64,6 +65,36 @@ def test_the_status_of_a_running_round(status: Make, as_plain: Draw) -> None:
     assert "000001-aaa since 1970-01-01 00:16:40 (16 m 40 s ago), generation 4" in text
     assert "undo goes to  base model" in text
     assert "needs you     nothing" in text
+
+
+def test_the_status_names_servers_that_are_down_and_gateways_that_are_behind(status: Make, as_plain: Draw) -> None:
+    replicas = [
+        {"url": "http://a", "reachable": True, "ready": True, "problems": []},
+        {"url": "http://b", "reachable": False, "ready": False, "problems": ["connection refused"]},
+        {"url": "http://c", "reachable": True, "ready": False, "problems": ["rank 8 > 4", "it restarted"]},
+        {"url": "http://d", "reachable": False, "ready": False, "problems": []},
+    ]
+    found = status(fleet={"gateways": 3, "behind": ["g1", "g2"], "unready": ["http://c"], "replicas": replicas})
+    text = as_plain(status_view.render(found, NOW))
+    assert "gateways      3, with older routes: g1, g2\n" in text
+    assert "servers       http://a ready\n" in text
+    assert "http://b not reachable: connection refused\n" in text
+    assert "http://c not ready: rank 8 > 4; it restarted\n" in text
+    assert "http://d not looked at yet\n" in text
+    line = status_view.line(found)
+    assert "not reachable: http://b | not ready: http://c" in line
+    assert "http://d" not in line
+
+
+def test_what_needs_a_person_is_said_as_the_daemon_says_it(status: Make, as_plain: Draw) -> None:
+    needs = [
+        {"code": "paused", "text": "the rollout is paused", "command": "tao-daemon x", "severity": "decision"},
+        {"code": "buffer_silent", "text": "the buffer does not answer", "command": None, "severity": "problem"},
+    ]
+    text = as_plain(status_view.render(status(needs=needs), NOW))
+    assert "needs you     the rollout is paused\n              -> tao-daemon x\n" in text
+    assert "              the buffer does not answer\n" in text
+    assert "nothing" not in text
 
 
 def test_plain_text_has_no_escape_no_box_and_is_never_cut(status: Make, rollout: Make, as_plain: Draw) -> None:
@@ -160,7 +191,7 @@ def test_the_command_that_moves_it_comes_first(rollout: Make, fields: dict[str, 
 
 def test_what_is_not_measured_is_a_dash(status: Make, rollout: Make, as_plain: Draw) -> None:
     text = as_plain(
-        rollout_view.render(status(rollout=rollout({"evidence_worse": None, "shadow_mean_difference": None})), NOW)
+        rollout_view.render(status(rollout=rollout({"evidence_worse": nan, "shadow_mean_difference": nan})), NOW)
     )
     assert "mean difference -," in text
     assert "e-value -, aborts at 40" in text

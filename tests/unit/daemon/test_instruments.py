@@ -30,11 +30,12 @@ from tao_daemon.domain.events import (
     VerificationFailed,
 )
 from tao_daemon.domain.report import Decision
-from tao_daemon.domain.rollout import RolloutMode
+from tao_daemon.domain.rollout import Hold, RolloutMode
 from tao_daemon.domain.round import Phase
 from tao_daemon.domain.traffic import GatewayReport
 from tao_daemon.rollout.plan import FreezeWindow
 from tao_daemon.telemetry.metrics import Metrics
+from tao_daemon.telemetry.rollout_families import HOLD_REASONS
 from tests.machine_plays import AUTO, arm, pairs, policy, traffic
 
 ALWAYS = FreezeWindow(("mon", "tue", "wed", "thu", "fri", "sat", "sun"), 0, 86_400)
@@ -83,8 +84,7 @@ class Daemon:
         return found
 
     def holds(self) -> list[str]:
-        reasons = ("verifying", "paused", "approval", "freeze", "no_gateway", "evidence")
-        return [why for why in reasons if self.value("tao_rollout_holding", reason=why)]
+        return [why.value for why in Hold if self.value("tao_rollout_holding", reason=why.value)]
 
 
 def test_a_round_is_followed_phase_by_phase() -> None:
@@ -175,6 +175,10 @@ def test_a_superseded_rollout_is_counted() -> None:
     assert daemon.value("tao_rollout_ended_total", phase="superseded") == 1
     assert daemon.value("tao_rollout_approval_waiting_since_timestamp_seconds") == 0
     assert daemon.holds() == ["verifying"]
+
+
+def test_every_reason_to_hold_is_a_label() -> None:
+    assert set(HOLD_REASONS) == {hold.value for hold in Hold}
 
 
 def test_why_a_rollout_does_not_move() -> None:

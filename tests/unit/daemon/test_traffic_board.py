@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from dataclasses import asdict
 
 import pytest
 
 from tao_daemon.daemon.traffic_board import TrafficBoard, quantile_of
 from tao_daemon.domain.rollout import Routes, StepCounts
-from tao_daemon.domain.traffic import DURATION_EDGES, ArmCounts, GatewayReport, SplitCounts
+from tao_daemon.domain.traffic import DURATION_EDGES, ArmCounts, GatewayReport, Outcomes, SplitCounts
 
 BUCKETS = len(DURATION_EDGES) + 1
 
@@ -51,6 +49,26 @@ def test_a_flip_waits_for_every_lease_and_for_no_dead_gateway(board: TrafficBoar
     board.hear(GatewayReport("g1", 4))
     clock.now = 11.0
     assert board.acknowledged(4), "the lease of g2 ran out"
+
+
+def test_who_lives_and_has_older_routes_is_named(board: TrafficBoard, clock: Clock) -> None:
+    board.hear_poll("g0", 4, 1.0)
+    clock.now = 5.0
+    for name, generation in (("g3", 4), ("g1", 3), ("g2", 5)):
+        board.hear(GatewayReport(name, generation))
+    assert board.behind(5) == ("g0", "g1", "g3")
+    clock.now = 12.0
+    assert board.behind(5) == ("g1", "g3")
+    assert board.behind(3) == ()
+
+
+def test_traffic_is_sighted_while_somebody_reports(board: TrafficBoard, clock: Clock) -> None:
+    board.hear_poll("g1", 4, 1.0)
+    assert not board.sighted
+    board.hear(GatewayReport("g1", 4))
+    assert board.sighted
+    clock.now = 20.0
+    assert not board.sighted
 
 
 async def test_an_acknowledgement_wakes_who_waits(board: TrafficBoard) -> None:
@@ -132,3 +150,18 @@ def test_quantiles_lie_on_edges(quantile: float) -> None:
     buckets[5] = 90
     buckets[50] = 10
     assert quantile_of(buckets, quantile) == DURATION_EDGES[5 if quantile == 0.5 else 50]
+
+
+def test_what_clients_met_is_told_for_the_last_minutes_by_kind(board: TrafficBoard, clock: Clock) -> None:
+    def hear(at: float, name: str, requests: int, failed: int) -> None:
+        clock.now = at
+        board.hear(GatewayReport(name, 1, requests={"adapter": requests}, failed={"adapter": failed}))
+
+    assert board.outcomes() == ()
+    hear(0.0, "g1", 1000, 500)
+    assert board.outcomes() == (Outcomes("adapter", 1000, 500),), "all it has seen, when it has only just come"
+    hear(10.0, "g1", 1100, 501)
+    hear(10.0, "g2", 50, 2)
+    assert board.outcomes() == (Outcomes("adapter", 150, 3),)
+    hear(320.0, "g1", 1200, 501)
+    assert board.outcomes() == (Outcomes("adapter", 150, 2),), "a silence tells nothing of before it"

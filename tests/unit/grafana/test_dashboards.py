@@ -14,7 +14,7 @@ import pytest
 from jsonschema import Draft7Validator
 
 from grafana.builder.every import dashboards, written
-from tests.unit.grafana.documented import Metric, documented, queries, selectors
+from tests.promql import Metric, documented, queries, selectors
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "grafana" / "dashboards"

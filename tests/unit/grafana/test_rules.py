@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tao_daemon.cli.main import cli
-from tests.unit.grafana.documented import documented, selectors
+from tests.promql import documented, selectors
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "deploy" / "prometheus"

@@ -14,7 +14,7 @@ import pytest
 from tao_daemon.domain.errors import JournalError
 from tao_daemon.domain.lifecycle import JournalHead
 from tao_daemon.registry import chain
-from tao_daemon.registry.chain import find_rewriting, heads
+from tao_daemon.registry.chain import check, heads
 from tao_daemon.registry.export import FORMATS, read_rows, write_rows
 from tao_daemon.registry.journal import Journal
 from tao_daemon.registry.journal_reader import ReadOnlyJournal
@@ -148,13 +148,36 @@ def rewrite(path: Path, since: int, until: int) -> None:
             db.execute("INSERT INTO journal VALUES (?,?,?,?,?,?,?,?,?)", (*content, prev))
 
 
+def test_a_chain_is_checked_to_its_last_good_entry(tmp_path: Path) -> None:
+    path = tmp_path / "control.db"
+    fill(path, 4)
+    third, fourth = told(path, 3, 4)
+    assert check(ReadOnlyJournal(path).rows(), [third]) == (fourth, None)
+    assert check([]) == (JournalHead(0, chain.GENESIS), None)
+    assert check([], [JournalHead(0, chain.GENESIS)])[1] is None, "what an empty journal printed as its head"
+    tamper(path, "UPDATE journal SET actor = 'mallory' WHERE seq = 4")
+    head, problem = check(ReadOnlyJournal(path).rows(), [fourth])
+    assert head == third
+    assert problem is not None
+    assert "entry 4 was changed" in problem
+
+
+def test_entries_are_read_page_by_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "control.db"
+    fill(path, 5)
+    monkeypatch.setattr("tao_daemon.registry.journal_reader._PAGE", 2)
+    reader = ReadOnlyJournal(path)
+    assert [entry.seq for entry in reader.entries()] == [1, 2, 3, 4, 5]
+    assert [entry.seq for entry in reader.entries(3)] == [4, 5]
+    assert list(reader.entries(5)) == []
+
+
 def told(path: Path, *places: int) -> list[JournalHead]:
     return [head for head in heads(ReadOnlyJournal(path).rows()) if head.seq in places]
 
 
 def contradiction(path: Path, published: list[JournalHead]) -> str | None:
-    found = list(heads(ReadOnlyJournal(path).rows()))
-    return find_rewriting({head.seq: head.hash for head in found}, len(found), published)
+    return check(ReadOnlyJournal(path).rows(), published)[1]
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,14 @@
-"""What docs/metrics.md says there is, and what dashboards and PromQL expressions ask for."""
+"""What metrics there are to ask for, and what dashboards and PromQL expressions ask for."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-METRICS = Path(__file__).parents[3] / "docs" / "metrics.md"
+from tao_daemon.telemetry.catalogue import exposed_names, families
+
 _STANDARD = ("process_resident_memory_bytes", "process_start_time_seconds")
 """Of every process that exports metrics with Prometheus's client library."""
 
@@ -23,24 +23,11 @@ class Metric:
 def documented() -> dict[str, Metric]:
     """By the name of the series: a histogram is there three times."""
     found = {name: Metric(name, {}) for name in _STANDARD}
-    for line in METRICS.read_text().splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
-        named = re.match(r"`(tao_\w+)`", cells[0])
-        if named is None or len(cells) < 5:
-            continue
-        metric = Metric(named[1], dict(_labels(cells[2])))
-        endings = ("_bucket", "_sum", "_count") if cells[1] == "histogram" else ("",)
-        # An info metric is documented under the name of its series.
-        found |= {f"{metric.name}{ending}": metric for ending in endings}
+    for family in families():
+        metric = Metric(family.name, {label.name: frozenset(label.values) for label in family.labels})
+        found |= dict.fromkeys(exposed_names(family), metric)
     assert len(found) > 50
     return found
-
-
-def _labels(cell: str) -> Iterator[tuple[str, frozenset[str]]]:
-    for part in filter(None, cell.split("<br>")):
-        name, values = re.fullmatch(r"`(\w+)`: (.*)", part).groups()  # type: ignore[union-attr]
-        free = re.search(r"one (for|series)|configured", values)
-        yield name, frozenset() if free else frozenset(re.findall(r"[\w.]+", values))
 
 
 def selectors(expr: str) -> Iterator[tuple[str, dict[str, str]]]:

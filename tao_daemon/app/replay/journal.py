@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tao_daemon.app.checks import Check, compared, unchecked
+from tao_daemon.app.replay.checks import Check, compared, unchecked
 from tao_daemon.daemon.replaying import JournalReplay, Rules, replay
 from tao_daemon.domain.errors import JournalError
 from tao_daemon.domain.report import Verdict
-from tao_daemon.registry.chain import heads
+from tao_daemon.registry.chain import check
 from tao_daemon.registry.journal import Entry
 from tao_daemon.registry.journal_reader import ReadOnlyJournal
 
-_PAGE = 500
 _SUMMARY = ("outcome", "reason", "candidate")
 
 
@@ -24,24 +23,16 @@ def check_journal(path: Path, rules: Rules, report: Mapping[str, Any], verdict: 
     if not path.exists():
         return [unchecked("journal.chain", "a whole chain", f"there is no journal at {path}")]
     journal = ReadOnlyJournal(path)
-    try:
-        length = sum(1 for _ in heads(journal.rows()))
-    except JournalError as error:
-        return [Check("journal.chain", "a whole chain", str(error), False)]
-    chain = Check("journal.chain", "a whole chain", f"{length} entries, each follows the one before", True)
+    head, problem = check(journal.rows())
+    if problem is not None:
+        return [Check("journal.chain", "a whole chain", problem, False)]
+    chain = Check("journal.chain", "a whole chain", f"{head.seq} entries, each follows the one before", True)
     traces = _Traces(int(report["round"]))
     try:
-        replayed = _check_replay(replay(traces.noting(_entries(journal)), rules))
+        replayed = _check_replay(replay(traces.noting(journal.entries()), rules))
     except JournalError as error:
-        return [chain, unchecked("journal.replay", f"{length} entries", str(error))]
+        return [chain, unchecked("journal.replay", f"{head.seq} entries", str(error))]
     return [chain, replayed, *_check_decision(traces, report, verdict), *_check_end(traces, report)]
-
-
-def _entries(journal: ReadOnlyJournal) -> Iterator[Entry]:
-    after = 0
-    while page := journal.page(after, _PAGE):
-        yield from page
-        after = page[-1].seq
 
 
 @dataclass(slots=True)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from itertools import islice
@@ -13,19 +11,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tao_daemon.app.backends import open_store
-from tao_daemon.app.erasure_plan import read_plan
+from tao_daemon.app.operations import Progress
+from tao_daemon.app.operations.erasure_plan import read_plan
 from tao_daemon.app.paths import existing_buffer
 from tao_daemon.buffer.database import open_database
 from tao_daemon.buffer.duckdb_store import DuckDBStore
 from tao_daemon.buffer.exporting import Filter, count_prompts, read_all
+from tao_daemon.clients.storage import publishing_file, remove_unfinished_of
 from tao_daemon.config import Config
 from tao_daemon.daemon.instance import sole_owner
 from tao_daemon.domain.ports import Ingest
 from tao_daemon.domain.prompt import Prompt
 from tao_daemon.intake.importing import export_line, read_jsonl
-
-Progress = Callable[[str, int, int], None]
-"""What is done now, how much of it, out of how much (0: unknown)."""
 
 _PROGRESS_EVERY = 1000
 
@@ -56,17 +53,9 @@ async def buffer_stats(config: Config) -> dict[str, Any]:
 
 def export_to_file(config: Config, target: Path, wanted: Filter, progress: Progress) -> int:
     """Write a new file that only its owner may read; how many prompts. It is there whole or not at all."""
-    part = target.with_name(f".tmp-{target.name}")
-    part.unlink(missing_ok=True)
-    try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            count = export_prompts(config, file, wanted, progress)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(part, target)  # unlike a rename, it fails when the target is there
-    finally:
-        part.unlink(missing_ok=True)
-    return count
+    remove_unfinished_of(target)
+    with publishing_file(target, mode=0o600) as file:
+        return export_prompts(config, file, wanted, progress)
 
 
 def export_prompts(config: Config, file: BinaryIO, wanted: Filter, progress: Progress) -> int:

@@ -20,7 +20,7 @@ _FILE = "erasure.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ErasurePlan:
     erasure: str
     """Identifies it in the journal."""
     selected_by: str
@@ -37,7 +37,7 @@ class Plan:
     """The journal's last entry when it began: an entry of this erasure can only come later."""
 
 
-def read_plan(data_dir: Path) -> Plan | None:
+def read_plan(data_dir: Path) -> ErasurePlan | None:
     """The erasure that was interrupted, if there is one. Raises TaoError when it cannot be read."""
     path = data_dir / _FILE
     if not path.exists():
@@ -46,7 +46,7 @@ def read_plan(data_dir: Path) -> Plan | None:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         value["probes"] = {name: tuple(digests) for name, digests in value["probes"].items()}
         value |= {name: tuple(value[name]) for name in ("ids", "rounds", "adapters")}
-        return Plan(**value)
+        return ErasurePlan(**value)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TaoError(
             f"{path} cannot be read ({type(error).__name__}): an erasure was interrupted and its plan is lost; "
@@ -54,7 +54,7 @@ def read_plan(data_dir: Path) -> Plan | None:
         ) from None
 
 
-def write_plan(data_dir: Path, plan: Plan) -> None:
+def write_plan(data_dir: Path, plan: ErasurePlan) -> None:
     atomic_write_json(data_dir / _FILE, asdict(plan))
 
 

@@ -9,31 +9,26 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from tao_daemon import __version__
-from tao_daemon.app.backup_manifest import NAME, BackupManifest, describe, write_manifest
-from tao_daemon.app.erasure import finish_erasure
-from tao_daemon.app.paths import existing_buffer, journal_path
-from tao_daemon.app.room import require_room, size_of
+from tao_daemon.app.operations import Progress
+from tao_daemon.app.operations.backup_manifest import NAME, BackupManifest, describe, write_manifest
+from tao_daemon.app.operations.erasing import finish_erasure
+from tao_daemon.app.paths import buffer_path, existing_buffer, journal_path, token_path
 from tao_daemon.buffer.copying import copy_buffer
 from tao_daemon.buffer.database import open_database
 from tao_daemon.buffer.exporting import Filter, count_prompts
 from tao_daemon.clients.failpoints import reach
-from tao_daemon.clients.storage import UNFINISHED, publishing
+from tao_daemon.clients.storage import UNFINISHED, publishing, remove_unfinished_of, require_room, size_of
 from tao_daemon.config import Config
 from tao_daemon.daemon.instance import sole_owner
 from tao_daemon.domain.errors import JournalError, TaoError
 from tao_daemon.domain.ports import Clock
 from tao_daemon.registry.journal import Journal
 
-Progress = Callable[[str, int, int], None]
-
-# Databases are copied in their own way; the rest belongs to a process, is a secret, or is made again.
-_LEFT_OUT = ("tao.duckdb*", "control.db*", "daemon.lock", "control.token", f"{UNFINISHED}*", NAME)
 _LEFT_OUT_BELOW = (f"{UNFINISHED}*", "training", "*.tmp")
 
 
@@ -46,7 +41,7 @@ def back_up(config: Config, target: Path, clock: Clock, progress: Progress) -> d
         finish_erasure(config, clock)
         needed = size_of(data_dir)
         require_room(target.parent, needed, f"the backup {target}")
-        _remove_unfinished(target)
+        remove_unfinished_of(target)
         with publishing(target) as staged:
             staged.chmod(0o700)
             progress("buffer", 0, 4)
@@ -54,7 +49,7 @@ def back_up(config: Config, target: Path, clock: Clock, progress: Progress) -> d
             progress("journal", 1, 4)
             head = _copy_journal(journal_path(config), staged)
             progress("rounds and adapters", 2, 4)
-            _copy_rest(data_dir, staged)
+            _copy_rest(config, staged)
             progress("digests", 3, 4)
             manifest = BackupManifest(clock(), __version__, head, _prompts(buffer), describe(staged))
             write_manifest(staged, manifest)
@@ -100,9 +95,12 @@ def _copy_journal(source: Path, staged: Path) -> tuple[int, str] | None:
     return (last.seq, last.hash) if last else None
 
 
-def _copy_rest(data_dir: Path, staged: Path) -> None:
-    for path in sorted(data_dir.iterdir()):
-        if any(path.match(pattern) for pattern in _LEFT_OUT):
+def _copy_rest(config: Config, staged: Path) -> None:
+    # Databases are copied in their own way; the rest belongs to a process, is a secret, or is made again.
+    databases = (f"{path(config).name}*" for path in (buffer_path, journal_path))
+    left_out = (*databases, "daemon.lock", token_path(config).name, f"{UNFINISHED}*", NAME)
+    for path in sorted(config.daemon.data_dir.iterdir()):
+        if any(path.match(pattern) for pattern in left_out):
             continue
         if path.is_dir():
             shutil.copytree(path, staged / path.name, ignore=shutil.ignore_patterns(*_LEFT_OUT_BELOW))
@@ -113,9 +111,3 @@ def _copy_rest(data_dir: Path, staged: Path) -> None:
 def _prompts(buffer: Path) -> int:
     with closing(open_database(buffer)) as connection:
         return count_prompts(connection, Filter())
-
-
-def _remove_unfinished(target: Path) -> None:
-    """What an interrupted backup of the same name left."""
-    for path in target.parent.glob(f"{UNFINISHED}{target.name}-*"):
-        shutil.rmtree(path, ignore_errors=True)

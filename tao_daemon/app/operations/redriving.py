@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any
 
 from tao_daemon.app.backends import open_store
+from tao_daemon.app.operations import Progress
 from tao_daemon.app.paths import buffer_path
 from tao_daemon.buffer.database import open_database
 from tao_daemon.buffer.duckdb_store import DuckDBStore
@@ -25,7 +26,6 @@ from tao_daemon.domain.ports import Clock, Ingest
 from tao_daemon.domain.prompt import Prompt
 from tao_daemon.intake.redrive import decode_letter, read_letters
 
-Progress = Callable[[str, int, int], None]
 Put = Callable[[list[Prompt]], Awaitable[dict[str, int]]]
 """Buffers prompts, or counts what buffering would do."""
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from tao_daemon import __version__
-from tao_daemon.app.checks import Check, compared, compared_all, unchecked
-from tao_daemon.app.journal_checks import check_journal
-from tao_daemon.app.paths import journal_path
-from tao_daemon.app.rescoring import Recorded, rescore
+from tao_daemon.app.paths import journal_path, rounds_path
+from tao_daemon.app.replay.checks import Check, compared, compared_all, unchecked
+from tao_daemon.app.replay.journal import check_journal
+from tao_daemon.app.replay.scores import Recorded, rescore
 from tao_daemon.app.settings import policy_of
 from tao_daemon.config import Config
 from tao_daemon.daemon.phases import scoring_signal
@@ -38,7 +38,7 @@ def replay_round(config: Config, number: int) -> dict[str, Any]:
     `matches`: nothing differs, and something could be checked. Raises ArchiveError for a round that left no report or
     whose artefacts are damaged.
     """
-    archive = RoundArchive(config.daemon.data_dir / "rounds")
+    archive = RoundArchive(rounds_path(config))
     report = archive.report(number)
     if not report:
         raise ArchiveError(f"round {number} has no report in {config.daemon.data_dir}; `round list` shows the rounds")

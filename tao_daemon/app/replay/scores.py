@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tao_daemon.app.checks import Check, compared, unchecked
+from tao_daemon.app.paths import buffer_path
+from tao_daemon.app.replay.checks import Check, compared, unchecked
 from tao_daemon.buffer.reading import look_up
 from tao_daemon.config import Config
 from tao_daemon.daemon.phases import grade
@@ -47,7 +48,7 @@ async def rescore(config: Config, recorded: Recorded) -> list[Check]:
         return []
     ids = {group.prompt_id for group in recorded.groups} | {row["prompt_id"] for row in recorded.evaluation}
     try:
-        prompts = look_up(config.daemon.data_dir / "tao.duckdb", sorted(ids))
+        prompts = look_up(buffer_path(config), sorted(ids))
         scorer = ConfiguredScorer(config.scorers, min_spread=recorded.min_spread)
     except InstanceError:
         return [unchecked(name, text, "buffer in use by the daemon") for name, text in wanted.items()]

@@ -11,23 +11,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tao_daemon.app.backup_manifest import NAME, BackupManifest, check_files, describe, read_manifest
-from tao_daemon.app.erasure import Request, forget_again
-from tao_daemon.app.exchange import exchange
+from tao_daemon.app.operations import Progress
+from tao_daemon.app.operations.backup_manifest import NAME, BackupManifest, check_files, describe, read_manifest
+from tao_daemon.app.operations.erasing import ErasureRequest, forget_again
 from tao_daemon.app.paths import buffer_path, journal_path, routes_path
-from tao_daemon.app.room import require_room
 from tao_daemon.app.settings import policy_of
 from tao_daemon.buffer.database import open_database
 from tao_daemon.buffer.erasing import forgotten_ids
+from tao_daemon.clients.exchange import exchange
 from tao_daemon.clients.failpoints import reach
-from tao_daemon.clients.storage import UNFINISHED, publishing
+from tao_daemon.clients.storage import UNFINISHED, publishing, require_room
 from tao_daemon.config import Config
+from tao_daemon.control.auth import FILE_NAME as TOKEN
 from tao_daemon.control.tokens import FILE_NAME as TOKENS
 from tao_daemon.control.tokens import TokenFile
 from tao_daemon.daemon.instance import sole_owner
@@ -38,10 +38,7 @@ from tao_daemon.domain.events import BackupRestored
 from tao_daemon.domain.ports import Clock
 from tao_daemon.registry.journal import Journal
 
-Progress = Callable[[str, int, int], None]
-
-_TOKEN = "control.token"
-_NOBODYS = ("daemon.lock", _TOKEN)
+_NOBODYS = ("daemon.lock", TOKEN)
 """What a data_dir that holds nothing may have."""
 
 
@@ -100,7 +97,8 @@ def _stage(
     progress("journal and buffer", 2, 4)
     there = config.model_copy(update={"daemon": config.daemon.model_copy(update={"data_dir": staged})})
     _prove(there, manifest)
-    again = forget_again(there, _erased_here(config), Request(None, actor, "erased after the backup was taken"), clock)
+    request = ErasureRequest(None, actor, "erased after the backup was taken")
+    again = forget_again(there, _erased_here(config), request, clock)
     progress("moving", 3, 4)
     _note(there, manifest, clock, actor, reason)
     _keep_tokens(config.daemon.data_dir, staged)
@@ -113,7 +111,7 @@ def _keep_tokens(data_dir: Path, staged: Path) -> None:
         known = TokenFile(data_dir).list()
     except ConfigError:
         known = ()
-    for name in (_TOKEN, TOKENS) if known else (_TOKEN,):
+    for name in (TOKEN, TOKENS) if known else (TOKEN,):
         if (data_dir / name).exists():
             shutil.copy2(data_dir / name, staged / name)
 

@@ -9,21 +9,21 @@ choose → plan on disk → fingerprints → rounds → buffer → compacting co
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tao_daemon.app.erasure_plan import Plan, read_plan, remove_plan, write_plan
-from tao_daemon.app.paths import existing_buffer, journal_path
-from tao_daemon.app.room import require_room
+from tao_daemon.app.operations import Progress
+from tao_daemon.app.operations.erasure_plan import ErasurePlan, read_plan, remove_plan, write_plan
+from tao_daemon.app.paths import adapters_path, buffer_path, existing_buffer, journal_path, rounds_path
 from tao_daemon.app.settings import policy_of
 from tao_daemon.buffer.copying import compact
 from tao_daemon.buffer.database import open_database, transaction
 from tao_daemon.buffer.erasing import Selector, claiming_rounds, erase, present_ids, select_ids
 from tao_daemon.clients.failpoints import reach
-from tao_daemon.clients.storage import remove_unfinished
+from tao_daemon.clients.storage import remove_unfinished, require_room
 from tao_daemon.config import Config
 from tao_daemon.daemon.instance import sole_owner
 from tao_daemon.daemon.state import State
@@ -37,12 +37,9 @@ from tao_daemon.registry.journal import Journal
 from tao_daemon.registry.manifest import is_adapter_name
 from tao_daemon.rollout.fingerprint import MIN_TOKENS
 
-Progress = Callable[[str, int, int], None]
-"""What is done now, steps done, steps in all."""
-
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ErasureRequest:
     """Who wants which prompts forgotten, and why."""
 
     selector: Selector | None
@@ -51,13 +48,13 @@ class Request:
     reason: str
 
 
-def preview(config: Config, request: Request) -> dict[str, Any]:
+def preview(config: Config, request: ErasureRequest) -> dict[str, Any]:
     """What `forget` would do; nothing is changed."""
     with sole_owner(config.daemon.data_dir):
         return {**_told(config, _plan(config, request, _selected(config, request)), rows=None), "dry_run": True}
 
 
-def forget(config: Config, request: Request, clock: Clock, progress: Progress) -> dict[str, Any]:
+def forget(config: Config, request: ErasureRequest, clock: Clock, progress: Progress) -> dict[str, Any]:
     """Erase for good. An erasure that was interrupted is finished first. Raises TaoError; then run it again."""
     data_dir = config.daemon.data_dir
     with sole_owner(data_dir):
@@ -82,7 +79,7 @@ def finish_erasure(config: Config, clock: Clock) -> bool:
     return plan is not None
 
 
-def forget_again(config: Config, ids: Sequence[str], request: Request, clock: Clock) -> int:
+def forget_again(config: Config, ids: Sequence[str], request: ErasureRequest, clock: Clock) -> int:
     """Erase what a restored backup brought back; how many prompts that were. The caller owns data_dir."""
     plan = _plan(config, request, ids)
     if plan.ids:
@@ -91,25 +88,24 @@ def forget_again(config: Config, ids: Sequence[str], request: Request, clock: Cl
     return len(plan.ids)
 
 
-def _selected(config: Config, request: Request) -> list[str]:
+def _selected(config: Config, request: ErasureRequest) -> list[str]:
     assert request.selector is not None
     with closing(open_database(existing_buffer(config))) as connection:
         return select_ids(connection, request.selector)
 
 
-def _plan(config: Config, request: Request, chosen: Sequence[str]) -> Plan:
-    data_dir = config.daemon.data_dir
+def _plan(config: Config, request: ErasureRequest, chosen: Sequence[str]) -> ErasurePlan:
     with closing(open_database(existing_buffer(config))) as connection:
         ids = present_ids(connection, chosen)
         claimed = claiming_rounds(connection, ids)
-    lineages = _lineages(data_dir)
+    lineages = _lineages(config)
     trained = {name: set(ids).intersection(lineage.prompt_ids) for name, lineage in lineages.items()}
     probes = {
-        name: erasure.probes_of(data_dir / "adapters" / name, _round_directory(data_dir, lineages[name].round), own)
+        name: erasure.probes_of(adapters_path(config) / name, _round_directory(config, lineages[name].round), own)
         for name, own in trained.items()
         if own
     }
-    return Plan(
+    return ErasurePlan(
         erasure=secrets.token_hex(8),
         selected_by=request.selector.by.value if request.selector else "id",
         ids=tuple(ids),
@@ -122,16 +118,16 @@ def _plan(config: Config, request: Request, chosen: Sequence[str]) -> Plan:
     )
 
 
-def _carry_out(config: Config, plan: Plan, clock: Clock, progress: Progress) -> int:
+def _carry_out(config: Config, plan: ErasurePlan, clock: Clock, progress: Progress) -> int:
     """Every step, also those that were done before an interruption; rows removed from rounds."""
-    data_dir = config.daemon.data_dir
-    rounds = _round_directories(data_dir)
+    data_dir, adapters = config.daemon.data_dir, adapters_path(config)
+    rounds = _round_directories(config)
     total = len(plan.probes) + len(rounds) + 2
     for done, (name, digests) in enumerate(plan.probes.items()):
         progress(f"fingerprint of {name}", done, total)
-        if (data_dir / "adapters" / name).is_dir():
-            erasure.take_probes(data_dir / "adapters" / name, digests)
-    for parent in (data_dir / "adapters", data_dir / "rounds"):
+        if (adapters / name).is_dir():
+            erasure.take_probes(adapters / name, digests)
+    for parent in (adapters, rounds_path(config)):
         remove_unfinished(parent)  # copies and deletions that a crash interrupted
     reach("erasure.fingerprints")
     rows = 0
@@ -140,7 +136,7 @@ def _carry_out(config: Config, plan: Plan, clock: Clock, progress: Progress) -> 
         rows += erasure.erase_from_round(directory, plan.ids)
         reach("erasure.round")
     progress("buffer", total - 2, total)
-    _erase_buffer(data_dir / "tao.duckdb", plan.ids)
+    _erase_buffer(buffer_path(config), plan.ids)
     progress("journal", total - 1, total)
     _note(config, plan, clock)
     reach("erasure.journaled")
@@ -159,17 +155,17 @@ def _erase_buffer(path: Path, ids: Sequence[str]) -> None:
     reach("erasure.compacted")
 
 
-def _note(config: Config, plan: Plan, clock: Clock) -> None:
+def _note(config: Config, plan: ErasurePlan, clock: Clock) -> None:
     """One journal entry, however often the erasure was interrupted."""
     with closing(Journal(journal_path(config))) as journal:
         for entry in journal.entries(plan.after):
             if entry.event.get("erasure") == plan.erasure:
                 return
-        data_dir = config.daemon.data_dir
+        adapters = adapters_path(config)
         left = [
-            (name, erasure.without_probes(data_dir / "adapters" / name, ()).sha256)
+            (name, erasure.without_probes(adapters / name, ()).sha256)
             for name in plan.probes
-            if (data_dir / "adapters" / name).is_dir()
+            if (adapters / name).is_dir()
         ]
         event = PromptsForgotten(
             plan.erasure,
@@ -184,11 +180,10 @@ def _note(config: Config, plan: Plan, clock: Clock) -> None:
         apply_event(journal, last_state(journal), event, policy_of(config), clock())
 
 
-def _told(config: Config, plan: Plan, rows: int | None) -> dict[str, Any]:
+def _told(config: Config, plan: ErasurePlan, rows: int | None) -> dict[str, Any]:
     """What the user is told, without a word of what is erased."""
-    data_dir, ids = config.daemon.data_dir, list(plan.ids)
     if rows is None:
-        rows = sum(erasure.rows_in_round(directory, ids) for directory in _round_directories(data_dir))
+        rows = sum(erasure.rows_in_round(directory, plan.ids) for directory in _round_directories(config))
     routes = _state(config).routes
     return {
         "erasure": plan.erasure,
@@ -202,9 +197,9 @@ def _told(config: Config, plan: Plan, rows: int | None) -> dict[str, Any]:
     }
 
 
-def _adapter(config: Config, plan: Plan, name: str, routes: Routes) -> dict[str, Any]:
+def _adapter(config: Config, plan: ErasurePlan, name: str, routes: Routes) -> dict[str, Any]:
     """An adapter that learned from the prompts: whether it serves, what is left to verify it by."""
-    directory = config.daemon.data_dir / "adapters" / name
+    directory = adapters_path(config) / name
     left = erasure.without_probes(directory, plan.probes.get(name, ()))
     return {
         "name": name,
@@ -239,8 +234,8 @@ def _last_seq(config: Config) -> int:
     return last.seq if last else 0
 
 
-def _lineages(data_dir: Path) -> dict[str, Lineage]:
-    root = data_dir / "adapters"
+def _lineages(config: Config) -> dict[str, Lineage]:
+    root = adapters_path(config)
     names = sorted(path.name for path in root.iterdir() if is_adapter_name(path.name)) if root.is_dir() else []
     return {name: erasure.read_manifest(root / name).lineage for name in names}
 
@@ -254,19 +249,17 @@ def _heirs(lineages: dict[str, Lineage], trained: Sequence[str]) -> tuple[str, .
     return tuple(sorted(found))
 
 
-def _round_directories(data_dir: Path) -> list[Path]:
-    root = data_dir / "rounds"
+def _round_directories(config: Config) -> list[Path]:
+    root = rounds_path(config)
     return sorted(path for path in root.iterdir() if path.name.isdigit()) if root.is_dir() else []
 
 
-def _round_directory(data_dir: Path, number: int) -> Path:
-    return data_dir / "rounds" / f"{number:06d}"
+def _round_directory(config: Config, number: int) -> Path:
+    return rounds_path(config) / f"{number:06d}"
 
 
-def _require_room(config: Config, plan: Plan) -> None:
+def _require_room(config: Config, plan: ErasurePlan) -> None:
     """The buffer's file a second time, or the largest table of a round."""
-    data_dir = config.daemon.data_dir
-    tables = [path.stat().st_size for path in data_dir.glob("rounds/*/*") if path.is_file()]
-    require_room(
-        data_dir, max([(data_dir / "tao.duckdb").stat().st_size, *tables]), "a copy without the erased prompts"
-    )
+    tables = [path.stat().st_size for path in rounds_path(config).glob("*/*") if path.is_file()]
+    needed = max([buffer_path(config).stat().st_size, *tables])
+    require_room(config.daemon.data_dir, needed, "a copy without the erased prompts")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tao_daemon.clients.storage import atomic_write_json, sha256_file
+from tao_daemon.clients.storage import atomic_write_json, digest_files
 from tao_daemon.domain.errors import TaoError
 
 NAME = "backup.json"
@@ -37,9 +37,8 @@ class BackupManifest:
 
 def describe(directory: Path) -> dict[str, StoredFile]:
     """Every file below a directory but the manifest, in order of the paths."""
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    named = {path.relative_to(directory).as_posix(): path for path in files}
-    return {name: StoredFile(path.stat().st_size, sha256_file(path)) for name, path in named.items() if name != NAME}
+    digests = digest_files(directory)
+    return {name: StoredFile((directory / name).stat().st_size, each) for name, each in digests.items() if name != NAME}
 
 
 def write_manifest(directory: Path, manifest: BackupManifest) -> None:

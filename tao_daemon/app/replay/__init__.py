@@ -1,0 +1,1 @@
+"""A past round played again from what it left, and compared with what was recorded."""
