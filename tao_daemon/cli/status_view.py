@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import RenderableType
@@ -123,6 +123,7 @@ def _rollout(status: Mapping[str, Any], now: float) -> Iterator[Row]:
 
 def _fleet(status: Mapping[str, Any]) -> Iterator[Row]:
     fleet = status["fleet"]
+    yield "clients", _clients(status["clients"])
     behind = f", with older routes: {', '.join(fleet['behind'])}" if fleet["behind"] else ""
     yield "gateways", Text.assemble(str(fleet["gateways"] or "none"), (behind, "bold red"))
     label = "servers"
@@ -131,6 +132,17 @@ def _fleet(status: Mapping[str, Any]) -> Iterator[Row]:
         why = f": {'; '.join(replica['problems'])}" if replica["problems"] else ""
         yield label, Text.assemble(f"{replica['url']} ", (word, style), why)
         label = ""
+
+
+def _clients(clients: Sequence[Mapping[str, Any]]) -> Text:
+    """What they met within the last minutes, by version."""
+    parts = [
+        Text(
+            f"{each['kind']} {each['failed']} of {each['requests']} failed", style="bold red" if each["failed"] else ""
+        )
+        for each in clients
+    ]
+    return Text(", ").join(parts) if parts else Text("no request within the last minutes")
 
 
 def _readiness(replica: Mapping[str, Any]) -> tuple[str, str]:

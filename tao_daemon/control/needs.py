@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tao_daemon.control.models import BufferCounts, FinishedRound, Fleet, Need, Replica, Rollout
+from tao_daemon.control.models import BufferCounts, Clients, FinishedRound, Fleet, Need, Replica, Rollout
 from tao_daemon.domain.rollout import Hold
 
+_FAILED_SHARE, _FEWEST_FAILED = 0.05, 3
 _HEALTHY_INTAKE = ("starting", "consuming", "off")
 
 
@@ -17,17 +18,28 @@ def needs(
     *,
     rollout: Rollout | None,
     fleet: Fleet,
+    clients: Sequence[Clients],
     buffer: BufferCounts | None,
     intake: str,
     runs: bool,
     last_round: FinishedRound | None,
 ) -> list[Need]:
     """The most urgent first; empty when nothing waits for anybody. `runs`: a round does."""
-    found = [*_rollout(rollout, fleet), *_fleet(fleet), *_data(buffer, intake)]
+    found = [*_clients(clients), *_rollout(rollout, fleet), *_fleet(fleet), *_data(buffer, intake)]
     if last_round and last_round.outcome == "failed" and not runs:
         text = f"round {last_round.id} failed: {last_round.reason}"
         found.append(_problem("round_failed", text, f"tao-daemon round show {last_round.id}"))
     return found
+
+
+def _clients(clients: Sequence[Clients]) -> Iterator[Need]:
+    """The same measure as the alert TaoGatewayErrors, without its waiting time."""
+    requests, failed = sum(each.requests for each in clients), sum(each.failed for each in clients)
+    if failed < _FEWEST_FAILED or failed <= _FAILED_SHARE * requests:
+        return
+    by_kind = ", ".join(f"{each.kind} {each.failed} of {each.requests}" for each in clients if each.failed)
+    text = f"{failed / requests:.0%} of the requests of the last minutes failed ({by_kind}); see TaoGatewayErrors"
+    yield _problem("requests_failing", f"{text} in the runbook")
 
 
 def _rollout(rollout: Rollout | None, fleet: Fleet) -> Iterator[Need]:

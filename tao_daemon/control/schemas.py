@@ -14,7 +14,7 @@ from tao_daemon.daemon.state import State
 from tao_daemon.domain.ports import BufferStats
 from tao_daemon.domain.rollout import RolloutState, Routes, traffic_share
 from tao_daemon.domain.round import RoundState
-from tao_daemon.domain.traffic import GatewayReport
+from tao_daemon.domain.traffic import GatewayReport, Outcomes
 from tao_daemon.rollout.assessment import numbers
 from tao_daemon.rollout.plan import Plan, Step
 
@@ -31,16 +31,26 @@ def status(
     trigger: str,
     rollout: models.Rollout | None,
     fleet: models.Fleet,
+    clients: Sequence[Outcomes],
 ) -> models.Status:
     """GET /v1/status. `buffer` is null when the store does not answer in time."""
     routes = state.routes
     counts = models.BufferCounts(**asdict(buffer)) if buffer else None
     last = models.FinishedRound(**asdict(state.last_round)) if state.last_round else None
     runs = state.round is not None
+    met = [models.Clients(**asdict(each)) for each in clients]
     return models.Status(
         version=version,
         mode=mode,
-        needs=needs(rollout=rollout, fleet=fleet, buffer=counts, intake=intake, runs=runs, last_round=last),
+        needs=needs(
+            rollout=rollout,
+            fleet=fleet,
+            clients=met,
+            buffer=counts,
+            intake=intake,
+            runs=runs,
+            last_round=last,
+        ),
         incumbent=models.Incumbent(
             adapter=routes.adapter,
             previous=routes.previous,
@@ -53,6 +63,7 @@ def status(
         rollout=rollout,
         returning_to=state.returning.adapter if state.returning else None,
         fleet=fleet,
+        clients=met,
         buffer=counts,
         intake=intake,
         intake_lag_records=intake_lag,

@@ -68,6 +68,7 @@ class Service:
             trigger=self.trigger_reason(),
             rollout=self.rollout(),
             fleet=schemas.fleet(len(live), behind, self.keeper.report(), state.routes),
+            clients=self.traffic.outcomes(),
         )
 
     def running(self) -> PhaseProgress | None:

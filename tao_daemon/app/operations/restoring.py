@@ -57,6 +57,9 @@ def restore(
             )
         stamp = f"{datetime.fromtimestamp(clock(), UTC):%Y%m%dT%H%M%SZ}"
         mounted = os.path.ismount(data_dir)
+        aside = data_dir / f"before-{stamp}" if mounted else data_dir.with_name(f"{data_dir.name}.before-{stamp}")
+        if aside.exists():
+            raise TaoError(f"{aside} is there already, from a restore of this second; run the command again")
         incoming = (
             data_dir / f"{UNFINISHED}restore" if mounted else data_dir.with_name(f"{data_dir.name}.incoming-{stamp}")
         )
@@ -65,7 +68,10 @@ def restore(
         with publishing(incoming) as staged:
             again = _stage(config, source, manifest, staged, clock, progress, actor, reason)
             reach("restore.staged")
-        aside = _swap_entries(incoming, data_dir, stamp) if mounted else _swap(incoming, data_dir, stamp, bool(held))
+        if mounted:
+            _swap_entries(incoming, data_dir, aside)
+        else:
+            _swap(incoming, data_dir, aside, bool(held))
     progress("done", 4, 4)
     return {
         "backup": str(source),
@@ -148,19 +154,16 @@ def _erased_here(config: Config) -> list[str]:
         return []
 
 
-def _swap(incoming: Path, data_dir: Path, stamp: str, occupied: bool) -> Path | None:
+def _swap(incoming: Path, data_dir: Path, aside: Path, occupied: bool) -> None:
     exchange(incoming, data_dir)
-    if not occupied:
+    if occupied:
+        incoming.rename(aside)
+    else:
         shutil.rmtree(incoming)
-        return None
-    aside = data_dir.with_name(f"{data_dir.name}.before-{stamp}")
-    incoming.rename(aside)
-    return aside
 
 
-def _swap_entries(incoming: Path, data_dir: Path, stamp: str) -> Path:
+def _swap_entries(incoming: Path, data_dir: Path, aside: Path) -> None:
     """A mount point cannot be renamed: its entries are, one after the other. Interrupted, it is to be run again."""
-    aside = data_dir / f"before-{stamp}"
     aside.mkdir()
     for path in sorted(data_dir.iterdir()):
         if path not in (incoming, aside) and path.name != "daemon.lock":
@@ -168,7 +171,6 @@ def _swap_entries(incoming: Path, data_dir: Path, stamp: str) -> Path:
     for path in sorted(incoming.iterdir()):
         path.rename(data_dir / path.name)
     incoming.rmdir()
-    return aside
 
 
 def _is_nobodys(name: str) -> bool:

@@ -53,6 +53,7 @@ def status() -> Callable[..., dict[str, Any]]:
             "rollout": None,
             "returning_to": None,
             "needs": [],
+            "clients": [{"kind": "adapter", "requests": 120, "failed": 0}],
             "fleet": {
                 "gateways": 2,
                 "behind": [],

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tao_daemon.control.models import BufferCounts, FinishedRound, Fleet, Need, Replica, Rollout
+from tao_daemon.control.models import BufferCounts, Clients, FinishedRound, Fleet, Need, Replica, Rollout
 from tao_daemon.control.needs import needs
 from tao_daemon.domain.rollout import Hold
 
@@ -50,6 +50,7 @@ def found(**parts: Any) -> list[Need]:
     healthy: dict[str, Any] = {
         "rollout": None,
         "fleet": fleet(),
+        "clients": [Clients(kind="adapter", requests=1000, failed=2)],
         "buffer": counts,
         "intake": "consuming",
         "runs": False,
@@ -112,3 +113,16 @@ def test_a_failed_round_is_told_until_the_next_one_runs() -> None:
     assert (need.code, need.command) == ("round_failed", "tao-daemon round show 4")
     assert "training: no memory" in need.text
     assert found(last_round=FAILED, runs=True) == []
+
+
+def test_failing_requests_come_first_and_say_which_version() -> None:
+    met = [Clients(kind="adapter", requests=100, failed=20), Clients(kind="base", requests=20, failed=0)]
+    first, *_ = found(clients=met, intake="paused")
+    assert first.code == "requests_failing"
+    assert "17% of the requests" in first.text
+    assert "(adapter 20 of 100)" in first.text
+
+
+@pytest.mark.parametrize(("requests", "failed"), [(0, 0), (10, 2), (1000, 50)])
+def test_few_failures_need_nobody(requests: int, failed: int) -> None:
+    assert found(clients=[Clients(kind="adapter", requests=requests, failed=failed)]) == []
