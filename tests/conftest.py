@@ -34,6 +34,9 @@ from tao_daemon.embedded.processes import free_port, guarded
 settings.register_profile("tao", deadline=None)
 settings.load_profile("tao")
 
+# Started in the background of a script we would ignore SIGINT, and so would every process that we start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 pytest_plugins = ["tests.tiny_sites"]
 
 T = TypeVar("T")
