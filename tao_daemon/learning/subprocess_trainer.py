@@ -235,9 +235,9 @@ def _explain(status: int, log: Path) -> str:
     if status < 0:
         name = signal.Signals(-status).name
         hint = " (out of memory?)" if -status == signal.SIGKILL else ""
-        return f"the trainer was killed by {name}{hint}; its log is {log}"
+        return f"the trainer was killed by {name}{hint}"
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
         lines = file.read().decode("utf-8", errors="replace").splitlines()
     error = next((found[1] for line in reversed(lines) if (found := _EXCEPTION_LINE.match(line))), None)
-    return f"the trainer exited with status {status}" + (f" ({error})" if error else "") + f"; its log is {log}"
+    return f"the trainer exited with status {status}" + (f" ({error})" if error else "")
