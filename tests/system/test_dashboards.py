@@ -36,6 +36,8 @@ def drive(site: Any, produce: Any, prompts: list[dict[str, Any]]) -> None:
     """A round, a rollout until it settles, an undo; meanwhile clients ask and one record is no prompt."""
     site.start(gateway=True)
     with clients(site.gateway_url):
+        # How much sampling slows answers down is measured against fifty from before it.
+        site.wait_status(lambda s: _answered(s) >= 60, 120, "answers from before the round")
         produce(site.config["kafka"]["topic"], [*prompts, b"no JSON"])
         site.wait_status(lambda s: s["rollout"] and s["rollout"]["phase"] == "settled", 400, "an adapter to settle")
         undone = site.run("rollout", "undo", "--reason", "test")
@@ -44,11 +46,18 @@ def drive(site: Any, produce: Any, prompts: list[dict[str, Any]]) -> None:
         time.sleep(12)  # what is a rate over ten seconds needs as many
 
 
+def _answered(status: dict[str, Any]) -> int:
+    return sum(met["requests"] for met in status["clients"] if met["kind"] == "base")
+
+
 async def test_every_expression_of_dashboards_and_rules_returns_data(
     tmp_path: Path, make_tiny_site: Callable[..., Any], produce: Any, random_prompts: Any
 ) -> None:
     site = make_tiny_site(
-        gateway={"capture": True}, events={"webhooks": [{"name": "chat", "url": f"file:{tmp_path / 'url'}"}]}
+        # What the clients ask is captured, and starts no round.
+        round={"min_new_prompts": 200},
+        gateway={"capture": True},
+        events={"webhooks": [{"name": "chat", "url": f"file:{tmp_path / 'url'}"}]},
     )
     targets = {"tao-daemon": [_host(site.control_url)], "tao-gateway": [_host(site.gateway_url)]}
     prometheus = scraping(tmp_path / "prometheus", configuration(targets, interval="1s"))
