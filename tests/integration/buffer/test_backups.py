@@ -206,6 +206,7 @@ def test_a_journal_that_was_changed_with_its_digest_is_found(make_world: Callabl
         restored(world, target, replace=True)
 
 
+@pytest.mark.chaos
 def test_killed_in_the_middle_there_is_no_backup_and_the_next_one_works(make_world: Callable[..., Any]) -> None:
     world = make_world()
     target = world.root / "backup"
@@ -217,6 +218,7 @@ def test_killed_in_the_middle_there_is_no_backup_and_the_next_one_works(make_wor
     assert not list(world.root.glob(".tmp-*"))
 
 
+@pytest.mark.chaos
 def test_a_restore_that_is_killed_leaves_the_old_and_the_next_one_works(make_world: Callable[..., Any]) -> None:
     world = make_world()
     target = backed_up(world)

@@ -149,6 +149,7 @@ def test_nobody_is_nothing_to_erase_and_nothing_to_note(make_world: Callable[...
     assert noted(world) == []
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("place", PLACES)
 def test_an_erasure_that_is_killed_is_finished_by_the_next_run(make_world: Callable[..., Any], place: str) -> None:
     world = make_world()
@@ -166,6 +167,7 @@ def test_an_erasure_that_is_killed_is_finished_by_the_next_run(make_world: Calla
     assert [event["count"] for event in noted(world)] == [10]
 
 
+@pytest.mark.chaos
 def test_the_copy_that_was_killed_is_no_leftover(make_world: Callable[..., Any]) -> None:
     world = make_world()
     command = ["buffer", "forget", "--subject", ADA, "--yes"]

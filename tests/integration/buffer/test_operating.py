@@ -11,6 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tao_daemon.buffer.database import open_database
 from tao_daemon.domain.prompt import Source
 
@@ -47,6 +49,7 @@ def told(site: Any, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.chaos
 def test_backed_up_destroyed_and_restored_the_daemon_goes_on_with_nothing_lost_or_doubled(
     make_site: Callable[..., Any], produce: Callable[..., list[tuple[int, int]]]
 ) -> None:
@@ -89,6 +92,7 @@ def test_backed_up_destroyed_and_restored_the_daemon_goes_on_with_nothing_lost_o
     assert buffered(site) == expected(site, places)
 
 
+@pytest.mark.chaos
 def test_dead_letters_are_buffered_once_when_they_can_be_read(
     make_site: Callable[..., Any], produce: Callable[..., list[tuple[int, int]]]
 ) -> None:
