@@ -148,24 +148,6 @@ def number(
     return _panel(panel, title, description, unit, [query], width, height)
 
 
-def bars(
-    title: str, description: str, unit: str, *queries: Query, width: int = 8, height: int = 7, high: float | None = None
-) -> Panel:
-    """A horizontal bar for the present value of every series."""
-    panel = (
-        bargauge.Panel()
-        .orientation(values.VizOrientation.HORIZONTAL)
-        .display_mode(values.BarGaugeDisplayMode.BASIC)
-        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
-        .thresholds(thresholds((None, BLUE)))
-        .color_scheme(dashboard.FieldColor().mode(model.FieldColorModeId.PALETTE_CLASSIC))
-        .min(0)
-    )
-    if high is not None:
-        panel.max(high)
-    return _panel(panel, title, description, unit, queries, width, height)
-
-
 def otherwise(expr: str, label: str, text: str) -> str:
     """The expression with a text where the label is empty or missing."""
     return f'label_replace({expr}, "{label}", "{text}", "{label}", "")'

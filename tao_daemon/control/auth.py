@@ -7,11 +7,11 @@ everything. Secrets are compared in constant time.
 from __future__ import annotations
 
 import hmac
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from tao_daemon.clients.storage import atomic_write_bytes
 from tao_daemon.control.scopes import Scope, effective
 from tao_daemon.control.tokens import TokenFile
 from tao_daemon.domain.errors import ConfigError
@@ -28,13 +28,8 @@ def ensure_token(data_dir: Path) -> str:
     # A crash or a full disk may leave a file that nobody could ever log in with.
     if path.exists() and path.stat().st_size:
         return read_token(data_dir)
-    token, temporary = secrets.token_urlsafe(32), path.with_suffix(".token.tmp")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(token)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    token = secrets.token_urlsafe(32)
+    atomic_write_bytes(path, token.encode(), mode=0o600)
     return token
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi.params import Security as Demand
 from fastapi.responses import JSONResponse
 
 from tao_daemon.control import models
@@ -68,25 +70,21 @@ def change_routes(service: Service, access: Access) -> APIRouter:
     async def cancel_round(request: Request, asked: models.Asked, key: Key = None) -> Response:
         return await act(request, asked, key, RoundCancelRequested(actor(request, asked), asked.reason))
 
-    @router.post("/rollout/approve", response_model=models.Done, dependencies=approve, summary="Let it serve")
-    async def approve_rollout(request: Request, asked: models.AskedMove, key: Key = None) -> Response:
-        return await act(request, asked, key, RolloutApproved(actor(request, asked), asked.reason))
-
     @router.post("/rollout/promote", response_model=models.Done, dependencies=approve, summary="Skip a step")
     async def promote(request: Request, asked: models.AskedPromotion, key: Key = None) -> Response:
         return await act(request, asked, key, RolloutPromoted(actor(request, asked), asked.reason, asked.full))
 
-    @router.post("/rollout/abort", response_model=models.Done, dependencies=operate, summary="End the open rollout")
-    async def abort(request: Request, asked: models.AskedMove, key: Key = None) -> Response:
-        return await act(request, asked, key, RolloutAborted(actor(request, asked), asked.reason))
+    def move(verb: str, made: Callable[[str, str], Event], demand: list[Demand], summary: str) -> None:
+        @router.post(
+            f"/rollout/{verb}", response_model=models.Done, dependencies=demand, summary=summary, name=f"{verb}_rollout"
+        )
+        async def ask(request: Request, asked: models.AskedMove, key: Key = None) -> Response:
+            return await act(request, asked, key, made(actor(request, asked), asked.reason))
 
-    @router.post("/rollout/pause", response_model=models.Done, dependencies=operate, summary="Hold the open rollout")
-    async def pause(request: Request, asked: models.AskedMove, key: Key = None) -> Response:
-        return await act(request, asked, key, RolloutPaused(actor(request, asked), asked.reason))
-
-    @router.post("/rollout/resume", response_model=models.Done, dependencies=operate, summary="Let it move again")
-    async def resume(request: Request, asked: models.AskedMove, key: Key = None) -> Response:
-        return await act(request, asked, key, RolloutResumed(actor(request, asked), asked.reason))
+    move("approve", RolloutApproved, approve, "Let it serve")
+    move("abort", RolloutAborted, operate, "End the open rollout")
+    move("pause", RolloutPaused, operate, "Hold the open rollout")
+    move("resume", RolloutResumed, operate, "Let it move again")
 
     @router.post("/rollout/undo", response_model=models.Done, dependencies=operate, summary="Serve what was before")
     async def undo(request: Request, asked: models.AskedUndo, key: Key = None) -> Response:

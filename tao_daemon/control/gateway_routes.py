@@ -38,8 +38,8 @@ def gateway_routes(service: Service, access: Access) -> APIRouter:
         if gateway:
             # Whoever polls as a gateway is waited for, before anything is unloaded.
             demand(identity_of(request), Scope.GATEWAY)
-            service.polled(gateway, after, wait)
-        found = await service.routes_newer_than(after, wait)
+            service.traffic.hear_poll(gateway, after, wait)
+        found = await service.board.newer_than(after, wait)
         return found.to_json() if found else Response(status_code=204)
 
     @router.put("/gateways/{id}", status_code=204, dependencies=reports, summary="A gateway's cumulative counters")

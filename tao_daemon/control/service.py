@@ -22,7 +22,6 @@ from tao_daemon.daemon.traffic_board import TrafficBoard
 from tao_daemon.domain.errors import PromptStoreError
 from tao_daemon.domain.events import Event, TokenRevoked
 from tao_daemon.domain.ports import BufferStats, Clock, PromptStore
-from tao_daemon.domain.rollout import Routes
 from tao_daemon.domain.traffic import GatewayReport
 from tao_daemon.registry.journal import RequestKey
 from tao_daemon.rollout.plan import decide, waits_for_person
@@ -139,15 +138,9 @@ class Service:
         self.tokens.revoke(token_id, self.clock())
         return await self.submit(TokenRevoked(token.id, token.name, actor, reason))
 
-    def polled(self, gateway: str, generation: int, wait_seconds: float) -> None:
-        self.traffic.hear_poll(gateway, generation, wait_seconds)
-
     def reported(self, report: GatewayReport) -> None:
         if self.traffic.hear(report):
             self.keeper.nudge()
-
-    async def routes_newer_than(self, generation: int, wait_seconds: float) -> Routes | None:
-        return await self.board.newer_than(generation, wait_seconds)
 
     def not_ready(self) -> str | None:
         """Why the daemon is not ready, or None."""

@@ -25,12 +25,12 @@ log = logging.getLogger(__name__)
 RoundId = Annotated[int, Path(ge=1, le=2**53)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Number = Annotated[int, Query(ge=1, le=2**53)]
-Sequence = Annotated[int, Query(ge=0, le=2**53)]
+NotNegative = Annotated[int, Query(ge=0, le=2**53)]
 
 
 def open_routes(service: Service) -> APIRouter:
     """What needs no token: nothing of what the daemon has learned or seen is in it."""
-    router = APIRouter(tags=["probes"])
+    router = APIRouter(tags=["health"])
 
     @router.get("/livez", response_model=models.Live, summary="The process lives")
     async def livez() -> models.Live:
@@ -123,7 +123,7 @@ def record_routes(records: Records, access: Access) -> APIRouter:
         id: RoundId,
         order: AnswerOrder = AnswerOrder.REGRESSIONS,
         limit: Annotated[int, Query(ge=1, le=200)] = 20,
-        offset: Sequence = 0,
+        offset: NotNegative = 0,
     ) -> models.Document:
         return await records.answers(id, order, limit, offset)
 
@@ -140,7 +140,7 @@ def record_routes(records: Records, access: Access) -> APIRouter:
         return await records.adapter(name)
 
     @router.get("/audit", summary="The journal: every decision, who made it and why")
-    async def audit(after: Sequence = 0, limit: Limit = 100, full: bool = False) -> models.Audit:
+    async def audit(after: NotNegative = 0, limit: Limit = 100, full: bool = False) -> models.Audit:
         return await records.audit(after, limit, full=full)
 
     @router.get("/audit/verify", summary="Whether the journal's hash chain is whole")
@@ -156,7 +156,7 @@ def live_route(feed: LiveFeed, access: Access) -> APIRouter:
 
     @router.get("/events", response_class=EventSourceResponse, summary="Transitions and progress as they happen")
     async def events(
-        after: Sequence | None = None,
+        after: NotNegative | None = None,
         last_event_id: Annotated[int | None, Header(ge=0, le=2**53)] = None,
     ) -> AsyncIterator[ServerSentEvent]:
         cursor = last_event_id if last_event_id is not None else after
