@@ -20,9 +20,9 @@ from tao_daemon.domain.completion import CompletionGroup, ScoredGroup
 from tao_daemon.domain.errors import InstanceError, TaoError
 from tao_daemon.domain.ports import Scorer
 from tao_daemon.domain.prompt import Prompt
+from tao_daemon.domain.report import SAME
 from tao_daemon.scoring.scorer import ConfiguredScorer
 
-_SAME = 1e-9
 REWARDS, SCORES = "scoring.rewards", "evaluation.scores"
 
 
@@ -155,7 +155,7 @@ async def _scores(rows: Sequence[Mapping[str, Any]], prompts: Mapping[str, Promp
 
 
 def _alike(one: float | None, other: float | None) -> bool:
-    return one is not None and other is not None and math.isclose(one, other, rel_tol=0.0, abs_tol=_SAME)
+    return one is not None and other is not None and math.isclose(one, other, rel_tol=0.0, abs_tol=SAME)
 
 
 def _counted(number: int, what: str) -> str:
