@@ -16,7 +16,7 @@ def learning() -> dict[str, Any]:
         "tao-learning",
         "tao-daemon: rounds and learning",
         "What a round does, what it costs the servers, and whether candidates gain.",
-        [_gain(), _round(), _sampling(), _training()],
+        [_gain(), _round(), _sampling(), _drift(), _training()],
         window="now-24h",
     )
 
@@ -203,6 +203,82 @@ def _sampling() -> Row:
                 Query(f"sum by (kind) (tao_sampling_lost_total{{{S}}})", "{{kind}}"),
                 steps=True,
                 decimals=0,
+                width=8,
+            ),
+        ],
+    )
+
+
+def _drift() -> Row:
+    return Row(
+        "What the completions are like",
+        [
+            lines(
+                "Entropy",
+                "Nats per token of the latest round's plain completions. Falling on and on, the model collapses.",
+                "suffix:nats",
+                Query(f"max(tao_sampling_entropy_nats{{{S}}})", "nats per token"),
+                steps=True,
+                decimals=2,
+                width=6,
+            ),
+            lines(
+                "Length",
+                "Tokens per plain completion of the latest round.",
+                "suffix:tokens",
+                Query(f"max by (statistic) (tao_sampling_length_tokens{{{S}}})", "{{statistic}}"),
+                steps=True,
+                decimals=0,
+                width=6,
+            ),
+            lines(
+                "Distinct",
+                "Share of distinct words, pairs of words and texts among a prompt's plain completions.",
+                "percentunit",
+                Query(f"max by (of) (tao_sampling_distinct_ratio{{{S}}})", "{{of}}"),
+                steps=True,
+                high=1,
+                width=6,
+            ),
+            lines(
+                "Spoilt",
+                "Share of plain completions that were cut off, are empty, repeat without end, or refuse.",
+                "percentunit",
+                Query(f"max by (how) (tao_sampling_spoilt_ratio{{{S}}})", "{{how}}"),
+                steps=True,
+                width=6,
+            ),
+            lines(
+                "Divergence of the candidate",
+                "KL per answer, on its own answers: from the start of its round, and from the base model.",
+                "suffix:nats",
+                Query(f"max by (source) (tao_learning_divergence_nats{{{S}}})", "{{source}}"),
+                steps=True,
+                decimals=1,
+                width=8,
+            ),
+            lines(
+                "Requests to models that score",
+                "Per second, by scorer and outcome.",
+                "reqps",
+                Query(
+                    f"sum by (scorer, outcome) (rate(tao_scoring_requests_total{{{S}}}[{RATE}]))",
+                    "{{scorer}} {{outcome}}",
+                ),
+                stacked=True,
+                width=8,
+            ),
+            lines(
+                "Planted answers that fooled a judge",
+                "Share since the daemon started; above [[scorers]] max_fooled the judge is not trusted.",
+                "percentunit",
+                Query(
+                    f'sum by (scorer) (tao_scoring_canaries_total{{{S}, result="fooled"}}) '
+                    f"/ sum by (scorer) (tao_scoring_canaries_total{{{S}}})",
+                    "{{scorer}}",
+                ),
+                steps=True,
+                high=1,
                 width=8,
             ),
         ],

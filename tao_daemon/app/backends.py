@@ -8,7 +8,7 @@ from tao_daemon.app.paths import adapters_path, buffer_path, rounds_path
 from tao_daemon.buffer.duckdb_store import DuckDBStore
 from tao_daemon.clients.vllm import VllmClient
 from tao_daemon.config import Config
-from tao_daemon.daemon.phases import Parts
+from tao_daemon.daemon.round_parts import Parts
 from tao_daemon.daemon.traffic_board import TrafficBoard
 from tao_daemon.domain.signals import Emit
 from tao_daemon.evaluation.evaluator import Evaluator
@@ -19,6 +19,7 @@ from tao_daemon.rollout.vllm_fleet import VllmFleet
 from tao_daemon.sampling.pace import LivePace
 from tao_daemon.sampling.pacing import Pacer
 from tao_daemon.sampling.vllm_sampler import VllmSampler
+from tao_daemon.scoring.building import trains_and_judges
 from tao_daemon.scoring.scorer import ConfiguredScorer
 
 
@@ -43,26 +44,32 @@ def live_pace(config: Config, traffic: TrafficBoard, emit: Emit) -> LivePace:
 def build_parts(
     config: Config, store: DuckDBStore, session: aiohttp.ClientSession, pace: LivePace, emit: Emit
 ) -> Parts:
+    """Close both scorers of it in the end."""
     serving = config.serving
     replicas = [_client(config, url, session, emit) for url in serving.replicas]
     # A server for sampling alone needs the adapters too: it is asked for the incumbent and for the candidate.
     extra = [_client(config, config.sampling.endpoint, session, emit)] if config.sampling.endpoint else []
+    min_spread = config.training.min_spread
     sampler = VllmSampler(
         extra or replicas,
         config.sampling,
         base_model=serving.base_model,
         answer_temperature=config.gate.temperature,
+        min_spread=min_spread,
         pace=None if extra else pace,
         emit=emit,
     )
-    scorer = ConfiguredScorer(config.scorers, min_spread=config.training.min_spread)
+    scorer = ConfiguredScorer(config.scorers, min_spread=min_spread, session=session, emit=emit)
+    judge = config.gate.scorers
+    gate_scorer = ConfiguredScorer(judge, min_spread=min_spread, session=session, emit=emit) if judge else scorer
     archive = RoundArchive(rounds_path(config))
     return Parts(
         store=store,
         sampler=sampler,
         scorer=scorer,
+        gate_scorer=gate_scorer,
         trainer=SubprocessTrainer(config.training, archive.training_directory),
-        evaluator=Evaluator(sampler, scorer, config.gate),
+        evaluator=Evaluator(sampler, gate_scorer, config.gate, remarks=_remarks(config)),
         adapters=DirectoryAdapterStore(adapters_path(config), max_rank=serving.max_rank),
         fleet=VllmFleet(
             [*replicas, *extra],
@@ -73,6 +80,14 @@ def build_parts(
         ),
         archive=archive,
     )
+
+
+def _remarks(config: Config) -> tuple[str, ...]:
+    """What every verdict says of how it was reached."""
+    twice = trains_and_judges(config.scorers, config.gate.scorers)
+    if not twice:
+        return ()
+    return (f"judged by what it was trained to please: {', '.join(twice)}; set [[gate.scorers]]",)
 
 
 def _client(config: Config, url: str, session: aiohttp.ClientSession, emit: Emit) -> VllmClient:

@@ -18,7 +18,7 @@ from tao_daemon.app.backends import build_parts, live_pace, open_store
 from tao_daemon.app.paths import journal_path, routes_path
 from tao_daemon.app.settings import policy_of
 from tao_daemon.config import Config
-from tao_daemon.daemon.phases import Parts
+from tao_daemon.daemon.round_parts import Parts
 from tao_daemon.daemon.routes_board import RoutesBoard
 from tao_daemon.daemon.state import Policy
 from tao_daemon.daemon.traffic_board import TrafficBoard
@@ -89,6 +89,9 @@ async def standing(config: Config) -> AsyncIterator[Ground]:
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         traffic = TrafficBoard(config.serving.lease_seconds, time.monotonic)
         pace = live_pace(config, traffic, signals)
+        parts = build_parts(config, store, session, pace, signals)
+        for scorer in {parts.scorer, parts.gate_scorer}:
+            stack.push_async_callback(scorer.close)
         yield Ground(
             config=config,
             signals=signals,
@@ -98,7 +101,7 @@ async def standing(config: Config) -> AsyncIterator[Ground]:
             store=store,
             traffic=traffic,
             pace=pace,
-            parts=build_parts(config, store, session, pace, signals),
+            parts=parts,
             board=RoutesBoard(routes_path(config)),
             policy=policy_of(config),
         )

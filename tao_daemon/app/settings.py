@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tao_daemon.config import Config
 from tao_daemon.daemon.keeping import KeeperSettings
-from tao_daemon.daemon.phases import RoundSettings
 from tao_daemon.daemon.rollout_watch import WatchSettings
+from tao_daemon.daemon.round_parts import RoundSettings
 from tao_daemon.daemon.state import Policy
 from tao_daemon.rollout.assessment import Limits
 from tao_daemon.rollout.plan import FreezeWindow, Plan, clock_seconds
@@ -38,8 +38,11 @@ def policy_of(config: Config) -> Policy:
 def round_settings(config: Config) -> RoundSettings:
     return RoundSettings(
         prompts=config.round.prompts,
+        rehearsed_prompts=round(config.round.rehearsal_fraction * config.round.prompts),
         tenant_share=config.round.tenant_share,
         held_out_prompts=config.gate.prompts,
+        divergence_prompts=config.gate.divergence_prompts,
+        shows_examples=any(strategy.type == "few_shot" for strategy in config.sampling.strategies),
         min_groups=config.training.min_groups,
         min_spread=config.training.min_spread,
         sampling_limit=config.sampling.max_tokens,

@@ -70,7 +70,7 @@ def build_workers(ground: Ground) -> Workers:
         ground.traffic,
         ground.store,
         parts.sampler,
-        parts.scorer,
+        parts.gate_scorer,
         watch_settings(config),
         policy=policy,
         state=lambda: supervisor.state,

@@ -26,7 +26,7 @@ from tao_daemon.buffer.clusters import Assignment, ClusterIndex, ClusterRecord
 from tao_daemon.buffer.database import open_database, transaction
 from tao_daemon.buffer.disk import DiskReserve
 from tao_daemon.buffer.ingesting import counted, new_clusters, unseen
-from tao_daemon.buffer.selection import Candidate, choose, in_order_of_arrival
+from tao_daemon.buffer.selection import Candidate, choose, draw, in_order_of_arrival
 from tao_daemon.buffer.signatures import fingerprint
 from tao_daemon.clients.duckdb import failure_name
 from tao_daemon.clients.failpoints import reach
@@ -89,10 +89,13 @@ class DuckDBStore:
         return await self._do(lambda connection: lookups.read_prompts(connection, ids))
 
     async def claim_training(self, claim: Claim) -> Sequence[Prompt]:
-        return await self._do(lambda connection: self._claim(connection, claim, Split.TRAIN, tables.mark_claimed))
+        return await self._do(lambda connection: self._claim_split(connection, claim, Split.TRAIN, tables.mark_claimed))
+
+    async def claim_rehearsal(self, claim: Claim) -> Sequence[Prompt]:
+        return await self._do(lambda connection: self._claim_rehearsal(connection, claim))
 
     async def claim_held_out(self, claim: Claim) -> Sequence[Prompt]:
-        return await self._do(lambda connection: self._claim(connection, claim, Split.HELD_OUT, tables.burn))
+        return await self._do(lambda connection: self._claim_split(connection, claim, Split.HELD_OUT, tables.burn))
 
     async def claim_shadow(self, limit: int, tenant_share: float, accepts: Accepts) -> Sequence[Prompt]:
         return await self._do(lambda connection: self._shadow(connection, limit, tenant_share, accepts))
@@ -196,19 +199,37 @@ class DuckDBStore:
         self,
         connection: tables.Connection,
         claim: Claim,
-        split: Split,
-        mark: Callable[[tables.Connection, Sequence[str]], None],
+        purpose: str,
+        pick: Callable[[], list[Prompt]],
+        mark: Callable[[tables.Connection, Sequence[str]], None] | None = None,
     ) -> list[Prompt]:
         if tables.is_ended(connection, claim.round):
             raise PromptStoreError(f"round {claim.round} has ended and claims nothing more; start a new round")
-        earlier = tables.read_claim(connection, claim.round, split)
+        earlier = tables.read_claim(connection, claim.round, purpose)
         if earlier is not None:
             return earlier
-        chosen = self._choose(connection, claim, split)
+        chosen = pick()
         with transaction(connection):
-            tables.insert_claim(connection, claim.round, split, [prompt.id for prompt in chosen])
-            mark(connection, [prompt.id for prompt in chosen])
+            tables.insert_claim(connection, claim.round, purpose, [prompt.id for prompt in chosen])
+            if mark is not None:
+                mark(connection, [prompt.id for prompt in chosen])
         return chosen
+
+    def _claim_split(
+        self,
+        connection: tables.Connection,
+        claim: Claim,
+        split: Split,
+        mark: Callable[[tables.Connection, Sequence[str]], None],
+    ) -> list[Prompt]:
+        return self._claim(connection, claim, split.value, lambda: self._choose(connection, claim, split), mark)
+
+    def _claim_rehearsal(self, connection: tables.Connection, claim: Claim) -> list[Prompt]:
+        def pick() -> list[Prompt]:
+            limit = max(256, 16 * claim.limit)
+            return draw(tables.read_used_candidates(connection, claim.round, limit=limit), claim)
+
+        return self._claim(connection, claim, tables.REHEARSAL, pick)
 
     def _shadow(self, connection: tables.Connection, limit: int, tenant_share: float, accepts: Accepts) -> list[Prompt]:
         candidates = tables.read_shadow_candidates(connection, page=(0, max(1024, 16 * limit)))

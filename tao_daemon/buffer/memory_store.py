@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,12 +12,17 @@ from dataclasses import dataclass
 from tao_daemon.buffer.clusters import ClusterIndex
 from tao_daemon.buffer.ingesting import counted, unseen
 from tao_daemon.buffer.lookups import TOP_TENANTS
-from tao_daemon.buffer.selection import Candidate, choose, in_order_of_arrival
+from tao_daemon.buffer.selection import Candidate, choose, draw, in_order_of_arrival
 from tao_daemon.buffer.signatures import fingerprint
 from tao_daemon.domain.errors import PromptStoreError
 from tao_daemon.domain.ports import Accepts, BufferDetails, BufferStats, Claim, Ingest, Ingested
 from tao_daemon.domain.prompt import Prompt, Split
 from tao_daemon.domain.signals import Emit, PromptsBuffered, discard
+
+
+def _drawn(prompt_id: str, round_id: int) -> tuple[str, str]:
+    """The order of a round's draw."""
+    return hashlib.md5(f"{prompt_id}/{round_id}".encode(), usedforsecurity=False).hexdigest(), prompt_id
 
 
 @dataclass(slots=True)
@@ -47,6 +53,7 @@ class MemoryStore:
         self._rows: dict[str, _Row] = {}
         self._offsets: dict[tuple[str, int], int] = {}
         self._claims: dict[tuple[int, Split], list[Prompt]] = {}
+        self._rehearsals: dict[int, list[Prompt]] = {}
         self._ended: set[int] = set()
         self._burned: set[int | None] = set()
 
@@ -109,6 +116,20 @@ class MemoryStore:
             chosen = self._claim(claim, Split.HELD_OUT)
             self._burned |= {self._rows[prompt.id].cluster for prompt in chosen}
             return chosen
+
+    async def claim_rehearsal(self, claim: Claim) -> Sequence[Prompt]:
+        with self._lock:
+            if claim.round in self._ended:
+                raise PromptStoreError(f"round {claim.round} has ended and claims nothing more; start a new round")
+            if claim.round not in self._rehearsals:
+                used = [
+                    Candidate(row.prompt, row.cluster)
+                    for row in self._rows.values()
+                    if row.split is Split.TRAIN and row.state == "used" and row.cluster is not None
+                ]
+                drawn = sorted(used, key=lambda each: _drawn(each.prompt.id, claim.round))
+                self._rehearsals[claim.round] = draw(drawn, claim)
+            return self._rehearsals[claim.round]
 
     async def claim_shadow(self, limit: int, tenant_share: float, accepts: Accepts) -> Sequence[Prompt]:
         with self._lock:

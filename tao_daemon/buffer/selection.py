@@ -26,7 +26,13 @@ class Candidate:
 
 def choose(candidates: Iterable[Candidate], claim: Claim) -> list[Prompt]:
     """The prompts of a claim, newest first; ties by identifier, so that the choice depends on the set alone."""
-    eligible = _newest_per_cluster(candidate for candidate in candidates if claim.accepts(candidate.prompt))
+    newest = sorted(candidates, key=lambda each: (-each.prompt.received_at, each.prompt.id))
+    return draw(newest, claim)
+
+
+def draw(candidates: Iterable[Candidate], claim: Claim) -> list[Prompt]:
+    """The prompts of a claim in the order of the candidates."""
+    eligible = _first_per_cluster(candidate for candidate in candidates if claim.accepts(candidate.prompt))
     cap = _tenant_cap(Counter(prompt.tenant for prompt in eligible), claim)
     taken: Counter[str] = Counter()
     chosen: list[Prompt] = []
@@ -43,10 +49,10 @@ def in_order_of_arrival(prompts: Iterable[Prompt]) -> list[Prompt]:
     return sorted(prompts, key=lambda prompt: (prompt.received_at, prompt.id))
 
 
-def _newest_per_cluster(candidates: Iterable[Candidate]) -> Sequence[Prompt]:
+def _first_per_cluster(candidates: Iterable[Candidate]) -> Sequence[Prompt]:
     seen: set[int] = set()
     eligible = []
-    for candidate in sorted(candidates, key=lambda each: (-each.prompt.received_at, each.prompt.id)):
+    for candidate in candidates:
         if candidate.cluster not in seen:
             seen.add(candidate.cluster)
             eligible.append(candidate.prompt)

@@ -23,6 +23,9 @@ Connection = duckdb.DuckDBPyConnection
 
 SCHEMA_VERSION = 2
 
+REHEARSAL = "rehearsal"
+"""In place of a split: a claim of prompts that earlier rounds used up."""
+
 SCHEMA = """
 CREATE TABLE meta (name VARCHAR PRIMARY KEY, value VARCHAR NOT NULL);
 CREATE TABLE prompts (
@@ -52,7 +55,8 @@ CREATE TABLE offsets (
     topic VARCHAR, partition INTEGER, next_offset BIGINT NOT NULL, PRIMARY KEY (topic, partition)
 );
 CREATE TABLE claims (
-    round INTEGER, split VARCHAR, prompt_ids VARCHAR[] NOT NULL, PRIMARY KEY (round, split)
+    round INTEGER, split VARCHAR,  -- of the prompts, or 'rehearsal'
+    prompt_ids VARCHAR[] NOT NULL, PRIMARY KEY (round, split)
 );
 CREATE TABLE ended_rounds (round INTEGER PRIMARY KEY, consumed BOOLEAN NOT NULL);
 """
@@ -210,13 +214,27 @@ def read_shadow_candidates(connection: Connection, *, page: tuple[int, int]) -> 
     return [Candidate(prompt_of(row[1:]), row[0]) for row in rows]
 
 
+def read_used_candidates(connection: Connection, round_id: int, *, limit: int) -> list[Candidate]:
+    """Training prompts that earlier rounds used up, at most `limit`: drawn by a hash, another draw for every round."""
+    rows = connection.execute(
+        f"""
+        WITH wanted AS (
+            SELECT id FROM prompts WHERE split = 'train' AND state = 'used' ORDER BY md5(id || '/' || ?), id LIMIT ?
+        )
+        SELECT cluster, {PROMPT_COLUMNS} FROM wanted JOIN prompts USING (id) ORDER BY md5(id || '/' || ?), id
+        """,
+        [str(round_id), limit, str(round_id)],
+    ).fetchall()
+    return [Candidate(prompt_of(row[1:]), row[0]) for row in rows]
+
+
 def mark_shadowed(connection: Connection, ids: Sequence[str]) -> None:
     connection.execute("UPDATE prompts SET state = 'shadowed' WHERE id IN (SELECT unnest(?::VARCHAR[]))", [list(ids)])
 
 
-def read_claim(connection: Connection, round_id: int, split: Split) -> list[Prompt] | None:
+def read_claim(connection: Connection, round_id: int, purpose: str) -> list[Prompt] | None:
     """The prompts of a claim in their order; None when the round has not claimed yet."""
-    key = [round_id, split.value]
+    key = [round_id, purpose]
     if not connection.execute("SELECT 1 FROM claims WHERE round = ? AND split = ?", key).fetchall():
         return None
     rows = connection.execute(
@@ -232,8 +250,8 @@ def read_claim(connection: Connection, round_id: int, split: Split) -> list[Prom
     return [prompt_of(row) for row in rows]
 
 
-def insert_claim(connection: Connection, round_id: int, split: Split, ids: Sequence[str]) -> None:
-    connection.execute("INSERT INTO claims VALUES (?, ?, ?::VARCHAR[])", [round_id, split.value, list(ids)])
+def insert_claim(connection: Connection, round_id: int, purpose: str, ids: Sequence[str]) -> None:
+    connection.execute("INSERT INTO claims VALUES (?, ?, ?::VARCHAR[])", [round_id, purpose, list(ids)])
 
 
 def mark_claimed(connection: Connection, ids: Sequence[str]) -> None:

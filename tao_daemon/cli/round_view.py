@@ -15,8 +15,8 @@ from tao_daemon.cli.tables import View, facts, table
 OUTCOMES = {"accepted": "green", "failed": "red", "rejected": "yellow"}
 _PHASES = ("claiming", "sampling", "scoring", "training", "evaluating")
 _TOLD = {
-    "claiming": ("prompts",),
-    "sampling": ("groups", "completions", "tokens"),
+    "claiming": ("prompts", "rehearsed"),
+    "sampling": ("groups", "completions", "tokens", "entropy"),
     "scoring": ("kept", "dropped", "mean_reward", "mean_reward_plain"),
     "training": ("steps", "samples", "kl", "tokens_per_second"),
     "evaluating": ("prompts",),

@@ -24,11 +24,12 @@ from tao_daemon.domain.signals import Emit, UpstreamCalled, discard
 
 _CHAT_PATH = "/v1/chat/completions"
 _COMPLETIONS_PATH = "/v1/completions"
+_TOKENIZE_PATH = "/tokenize"
 _WAITING = re.compile(r"^vllm:num_requests_waiting(?:\{[^}]*\})?\s+(\S+)", re.MULTILINE)
 _STARTED = re.compile(r"^process_start_time_seconds\s+(\S+)", re.MULTILINE)
 _LORA_INFO = "vllm:lora_requests_info"
 _LORA_SLOTS = re.compile(rf'^{_LORA_INFO}\{{[^}}\n]*\bmax_lora="(\d+)"', re.MULTILINE)
-_PROMPT_PATHS = frozenset({_CHAT_PATH, _COMPLETIONS_PATH})
+_PROMPT_PATHS = frozenset({_CHAT_PATH, _COMPLETIONS_PATH, _TOKENIZE_PATH})
 _QUOTED_CHARACTERS = 300
 _HEALTH_SECONDS = 5.0
 
@@ -93,6 +94,14 @@ class VllmClient:
     async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """POST /v1/completions, not streamed. Not retried here: the caller knows what a repeat costs."""
         return await self._json(_Call("complete", "POST", _COMPLETIONS_PATH, self._inference_seconds, body))
+
+    async def tokenize(self, body: Mapping[str, Any]) -> tuple[int, ...]:
+        """POST /tokenize: token ids of a conversation through the chat template, or of a bare prompt. Asked once."""
+        call = _Call("tokenize", "POST", _TOKENIZE_PATH, self._admin_seconds, body)
+        tokens = (await self._json(call)).get("tokens")
+        if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
+            raise UpstreamError(f"{self.base_url}{call.path} gave no tokens; is it vLLM?")
+        return tuple(tokens)
 
     async def prompt_logprobs(self, model: str, sequences: Sequence[Sequence[int]]) -> tuple[tuple[float, ...], ...]:
         """Log-probability (nats) of each token given those before it: one value fewer than tokens, per sequence.

@@ -14,7 +14,10 @@ from pydantic import BaseModel, ValidationError, model_validator
 from tao_daemon.config.delivery import Control, Gateway, Rollout, Serving
 from tao_daemon.config.events import Events
 from tao_daemon.config.intake import Buffer, Daemon, Kafka
-from tao_daemon.config.rounds import Gate, Round, Sampling, ScorerConfig, Training
+from tao_daemon.config.rounds import Gate, Round
+from tao_daemon.config.sampling import Sampling
+from tao_daemon.config.scorers import ScorerConfig
+from tao_daemon.config.training import Training
 from tao_daemon.config.values import Section
 from tao_daemon.domain.errors import ConfigError
 
@@ -86,25 +89,43 @@ def parse_config(data: Mapping[str, Any], *, source: str = "config") -> Config:
 
 def _explain(problem: dict[str, Any]) -> str:
     location = [str(part) for part in problem["loc"]]
-    key = ".".join(location) or "(file)"
+    model, path = _place(location)
+    key = ".".join(path) or "(file)"
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
+        known = list(model.model_fields)
         near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys here: {', '.join(sorted(known))}"
         return f"unknown key {key!r}; {hint}"
+    if problem["type"] == "missing":
+        kind = _tag(model)
+        return f"{'.'.join(path[:-1])}: {f'type {kind} ' if kind else ''}needs {path[-1]}"
     return f"{key}: {str(problem['msg']).removeprefix('Value error, ')}"
 
 
-def _known_keys(location: Sequence[str]) -> list[str]:
-    """Field names of the section at `location` (list indices are passed through)."""
+def _place(location: Sequence[str]) -> tuple[type[BaseModel], list[str]]:
+    """The section that holds the last part of `location`, and the path as the file has it: pydantic puts the tag of a
+    union, the `type` of a scorer, between a list's index and the key."""
     model: type[BaseModel] = Config
+    kinds: list[type[BaseModel]] = []
+    path: list[str] = []
     for part in location:
-        if not part.isdigit():
-            model = _section_of(model.model_fields[part].annotation) or model
-    return list(model.model_fields)
+        tagged = next((kind for kind in kinds if len(kinds) > 1 and _tag(kind) == part), None)
+        if tagged is not None:
+            model, kinds = tagged, []
+            continue
+        path.append(part)
+        if not part.isdigit() and part in model.model_fields and part != location[-1]:
+            kinds = _sections_of(model.model_fields[part].annotation)
+            model = kinds[0] if kinds else model
+    return model, path
 
 
-def _section_of(annotation: Any) -> type[BaseModel] | None:
+def _tag(kind: type[BaseModel]) -> str | None:
+    field = kind.model_fields.get("type")
+    return next(iter(get_args(field.annotation)), None) if field else None
+
+
+def _sections_of(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for arg in get_args(annotation) if (found := _section_of(arg))), None)
+        return [annotation]
+    return [found for arg in get_args(annotation) for found in _sections_of(arg)]

@@ -10,11 +10,13 @@ import textwrap
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from pydantic.fields import FieldInfo
 
 from tao_daemon.config.file import Config
+from tao_daemon.config.scorers import Match, ScorerConfig
+from tao_daemon.config.values import Section
 
 _HEAD: Final = """\
 # tao-daemon: every key, its unit and its default. This file is the reference; a key left out has the value shown.
@@ -44,31 +46,36 @@ _EXAMPLES: Final = {
     "ssl_cafile": "/etc/ssl/kafka-ca.pem",
     "api_key": "env:VLLM_API_KEY",
     "routes_file": "./data/routes.json",
+    "tenant": "acme",
+    "model": "assistant",
+    "system_sha256": "9f86d081884c7d65...",
+    "schema_file": "ticket.schema.json",
+    "pattern": "(yes|no)",
+    "callable": "my_scorers:polite",
+    "expected": "regex:What is (.*)\\?",
+    "fixture": "shop.sql",
+    "url": "http://127.0.0.1:8200",
+    "answer": "after:Answer:",
     "daemon_token": "file:/etc/tao/gateway.token",
 }
 """Of keys that have no default."""
 _TABLES: Final = {
-    "scorers": """\
-# [[scorers]]
-# name = "ticket"                          # in reports and metrics
-# type = "json_schema"                     # json_schema | regex | python
-# schema_file = "ticket.schema.json"       # json_schema: graded by how far the answer meets it
-# pattern = "(yes|no)"                     # regex: 1 when the whole answer matches, else 0
-# callable = "my_scorers:polite"           # python: (request: dict, answer: str) -> number in [0, 1]
-# weight = 1.0                             # among the scorers of one prompt
-# timeout_seconds = 5.0                    # for one answer; over it the group is dropped and counted
-# [scorers.match]                          # which prompts; all when left out
-# tenant = "acme"
-# model = "assistant"
-# system_sha256 = "9f86d081884c7d65..."    # digest of the system messages""",
     "sampling.strategies": """\
-# Exploration: the same prompt asked with an added instruction. Training still conditions on the plain prompt,
-# so what exploration finds becomes the model's own. One [[sampling.strategies]] table per strategy:
+# Exploration: the same prompt asked in another way. Training still conditions on the plain prompt, so what exploration
+# finds becomes the model's own. One [[sampling.strategies]] table per strategy:
 # [[sampling.strategies]]
 # name = "hint"
+# type = "instruction"                     # | chain_of_thought | few_shot | structured | template
 # instruction = "Answer with one JSON object and nothing else."
+# template = "{prompt}\\nBe brief."         # template: takes the place of the last user message
+# answer = "after:Answer:"                 # chain_of_thought: where the answer is
+# examples = 2                             # few_shot: the best earlier completions of the same tenant
+# schema_file = "answer.schema.json"       # structured: by default the request's own response_format
 # completions = 2                          # per prompt
 # match_system_sha256 = "9f86d081884c..."  # only for prompts of this task""",
+    "gate.scorers": """\
+# Other scorers for the gate than for training, wherever those are a judge or a model: what was trained to please one
+# must not be judged by it. One [[gate.scorers]] table each, with the keys of [[scorers]].""",
     "serving.path_maps": """\
 # Where the servers see the adapters, when they mount data_dir elsewhere:
 # [[serving.path_maps]]
@@ -100,8 +107,8 @@ def reference() -> str:
 
 def _section(name: str, config: Config) -> Iterator[str]:
     yield f"# {_TITLES[name]}"
-    if name in _TABLES:
-        yield f"#\n{_TABLES[name]}\n"
+    if name == "scorers":
+        yield from _scorers()
         return
     yield f"[{name}]"
     section = getattr(config, name)
@@ -116,6 +123,41 @@ def _section(name: str, config: Config) -> Iterator[str]:
     for table in tables:
         yield f"\n{table}"
     yield ""
+
+
+def _scorers() -> Iterator[str]:
+    """The keys of all types first, then each type with its own."""
+    kinds: tuple[type[Section], ...] = get_args(get_args(ScorerConfig)[0])
+    common = [key for key in kinds[0].model_fields if all(key in kind.model_fields for kind in kinds) and key != "type"]
+    yield "# [[scorers]]"
+    yield from _commented("name", "ticket", "In reports and metrics.")
+    yield from _commented("type", "json_schema", "One of those below.")
+    for key in common:
+        field = kinds[0].model_fields[key]
+        if not field.is_required() and key != "match":
+            yield from _commented(key, field.default, field.description)
+    yield "# [scorers.match]"
+    for key, field in Match.model_fields.items():
+        yield from _commented(key, _EXAMPLES[key], field.description)
+    for kind in kinds:
+        tag = get_args(kind.model_fields["type"].annotation)[0]
+        yield f"#\n# {tag}: {' '.join((kind.__doc__ or '').split())}"
+        for key, field in kind.model_fields.items():
+            if key not in (*common, "type"):
+                shown = field.default if not field.is_required() and field.default is not None else _EXAMPLES[key]
+                yield from _commented(key, shown, field.description)
+    yield ""
+
+
+def _commented(key: str, value: Any, description: str | None) -> Iterator[str]:
+    """`# key = value    # description`, the description below where it would not fit."""
+    shown = f"# {key} = {_toml(value)}"
+    words = " ".join((description or "").split())
+    if len(shown) <= 42 and len(words) <= 74:
+        yield f"{shown:<43}# {words}"
+        return
+    yield shown
+    yield textwrap.fill(words, 118, initial_indent="#     # ", subsequent_indent="#     # ", break_on_hyphens=False)
 
 
 def _described(field: FieldInfo) -> str:

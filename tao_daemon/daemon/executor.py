@@ -13,7 +13,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any, assert_never
 
 from tao_daemon.clients.failpoints import reach
-from tao_daemon.daemon.phases import OutagePatience, Parts, RoundWork
+from tao_daemon.daemon.outage import OutagePatience
+from tao_daemon.daemon.phases import RoundWork
+from tao_daemon.daemon.round_parts import Parts
 from tao_daemon.daemon.routes_board import RoutesBoard
 from tao_daemon.domain.commands import (
     CloseRound,

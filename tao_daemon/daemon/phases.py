@@ -10,115 +10,36 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
 from tao_daemon import __version__
+from tao_daemon.daemon.example_book import open_book
+from tao_daemon.daemon.grading import grade, scoring_signal
+from tao_daemon.daemon.outage import OutagePatience
+from tao_daemon.daemon.round_parts import Parts, RoundSettings
 from tao_daemon.domain.adapter import Lineage, OffsetRange
 from tao_daemon.domain.completion import CompletionGroup, ScoredGroup
 from tao_daemon.domain.errors import TaoError, UpstreamError
 from tao_daemon.domain.events import CandidateJudged, Event, PhaseCompleted, PhaseFailed
-from tao_daemon.domain.ports import (
-    AdapterStore,
-    Claim,
-    Clock,
-    Fleet,
-    PromptStore,
-    Sampler,
-    Scorer,
-    Trainer,
-    TrainingJob,
-    TrainingResult,
-)
+from tao_daemon.domain.meters import measure
+from tao_daemon.domain.ports import Claim, Clock, Divergence, DivergenceJob, SamplingAids, TrainingJob, TrainingResult
 from tao_daemon.domain.prompt import Prompt, Source
-from tao_daemon.domain.report import Pair, Verdict
+from tao_daemon.domain.report import Pair
 from tao_daemon.domain.round import ClosingRound, Outcome, Phase, RoundState
 from tao_daemon.domain.signals import (
     CandidateEvaluated,
+    DivergenceMeasured,
     Emit,
-    GroupsScored,
     PhaseProgressed,
+    SamplesMeasured,
     TrainingEnded,
     TrainingStepped,
 )
-from tao_daemon.registry.round_archive import RoundArchive
-from tao_daemon.scoring.cutoff import settle_cut_off
 
 log = logging.getLogger(__name__)
-
-
-class Evaluated(Protocol):
-    """A verdict with both answers behind every pair."""
-
-    @property
-    def verdict(self) -> Verdict: ...
-
-    @property
-    def pairs(self) -> Sequence[Pair]: ...
-
-    @property
-    def answers(self) -> Sequence[tuple[str, str]]:
-        """(incumbent, candidate) texts, in the order of `pairs`."""
-        ...
-
-
-class Evaluator(Protocol):
-    async def evaluate(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        incumbent: str | None,
-        candidate: str,
-        seed: int,
-        progress: Callable[[int, int], None],
-    ) -> Evaluated: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RoundSettings:
-    """The plain values a round needs of the configuration."""
-
-    prompts: int
-    tenant_share: float
-    held_out_prompts: int
-    min_groups: int
-    min_spread: float
-    sampling_limit: int
-    outage_seconds: float
-    base_seed: int
-    base_model: str
-    config_digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The backends a round works with."""
-
-    store: PromptStore
-    sampler: Sampler
-    scorer: Scorer
-    trainer: Trainer
-    evaluator: Evaluator
-    adapters: AdapterStore
-    fleet: Fleet
-    archive: RoundArchive
-
-
-class OutagePatience:
-    """How long to wait for a server that does not answer: pauses double up to a minute, the sum is bounded."""
-
-    def __init__(self, limit_seconds: float, now: float) -> None:
-        self._until = now + limit_seconds
-        self._pause = 2.0
-
-    def next_pause(self, now: float) -> float | None:
-        """Seconds to wait before the next try; None when patience is at its end."""
-        if now >= self._until:
-            return None
-        pause, self._pause = min(self._pause, self._until - now), min(self._pause * 2, 60.0)
-        return pause
 
 
 class _Unfit(TaoError):
@@ -195,18 +116,24 @@ class RoundWork:
         return Claim(running.id, limit, self._settings.tenant_share, accepts)
 
     async def _training_prompts(self, running: RoundState) -> Sequence[Prompt]:
-        return await self._parts.store.claim_training(self._claim_of(running, self._settings.prompts))
+        """Fresh ones first, then those of earlier rounds that are asked again."""
+        store, settings = self._parts.store, self._settings
+        fresh = await store.claim_training(self._claim_of(running, settings.prompts))
+        return [*fresh, *await store.claim_rehearsal(self._claim_of(running, settings.rehearsed_prompts))]
 
     async def _claim(self, running: RoundState) -> tuple[Event, dict[str, Any]]:
         prompts = await self._training_prompts(running)
-        if len(prompts) < self._settings.min_groups:
+        fresh = await self._parts.store.claim_training(self._claim_of(running, self._settings.prompts))
+        if len(fresh) < self._settings.min_groups:
             raise _Unfit(
-                f"only {len(prompts)} fresh training prompts that a scorer matches, {self._settings.min_groups} are "
+                f"only {len(fresh)} fresh training prompts that a scorer matches, {self._settings.min_groups} are "
                 "needed; wait for traffic, or check [[scorers]] match"
             )
         report = {"started_at": running.started_at, "reason": running.reason, "incumbent": running.incumbent}
         await asyncio.to_thread(self._parts.archive.update_report, running.id, report)
-        return self._done(running, f"{len(prompts)} prompts claimed"), {"prompts": len(prompts)}
+        rehearsed = len(prompts) - len(fresh)
+        detail = f"{len(fresh)} prompts claimed" + (f", {rehearsed} of earlier rounds asked again" if rehearsed else "")
+        return self._done(running, detail), {"prompts": len(fresh), "rehearsed": rehearsed}
 
     async def _sample(self, running: RoundState) -> tuple[Event, dict[str, Any]]:
         archive = self._parts.archive
@@ -218,7 +145,9 @@ class RoundWork:
         missing = [prompt for prompt in prompts if prompt.id not in kept]
         done = len(prompts) - len(missing)
         self._emit(PhaseProgressed(running.id, running.phase, done, len(prompts)))
-        async for group in self._parts.sampler.sample(missing, model=running.incumbent, seed=self._seed(running)):
+        aids = await self._sampling_aids(running)
+        sampler = self._parts.sampler
+        async for group in sampler.sample(missing, model=running.incumbent, seed=self._seed(running), aids=aids):
             await asyncio.to_thread(archive.append_group, running.id, group)
             done += 1
             self._emit(PhaseProgressed(running.id, running.phase, done, len(prompts)))
@@ -226,7 +155,16 @@ class RoundWork:
         if len(groups) < self._settings.min_groups:
             raise _Unfit(f"only {len(groups)} of {len(prompts)} prompts could be sampled")
         await asyncio.to_thread(archive.finish_sampling, running.id)
-        return self._done(running, f"{len(groups)} groups sampled"), _sampling_numbers(groups)
+        meters = measure(groups)
+        self._emit(SamplesMeasured(meters))
+        return self._done(running, f"{len(groups)} groups sampled"), {**_sampling_numbers(groups), **meters}
+
+    async def _sampling_aids(self, running: RoundState) -> SamplingAids:
+        preview = self._parts.scorer.preview
+        if not self._settings.shows_examples:
+            return SamplingAids(preview=preview)
+        book = await open_book(self._parts.archive, self._parts.store, before=running.id)
+        return SamplingAids(book, preview)
 
     async def _score(self, running: RoundState) -> tuple[Event, dict[str, Any]]:
         archive, scorer = self._parts.archive, self._parts.scorer
@@ -282,6 +220,7 @@ class RoundWork:
             scorers=tuple(sorted({name for scored in groups for name in scored.scorers})),
             config_digest=self._settings.config_digest,
             offsets=_offset_ranges(sources),
+            example_ids=tuple(sorted({name for scored in groups for name in scored.group.examples} - trained)),
         )
         record = await asyncio.to_thread(adapters.publish, result.directory, lineage, self._clock())
         return self._done(running, f"{record.name} trained", candidate=record.name), dict(result.metrics)
@@ -303,14 +242,19 @@ class RoundWork:
     async def _evaluate(self, running: RoundState) -> tuple[Event, dict[str, Any]]:
         assert running.candidate is not None
         parts = self._parts
-        prompts = await parts.store.claim_held_out(self._claim_of(running, self._settings.held_out_prompts))
+        claim = Claim(
+            running.id, self._settings.held_out_prompts, self._settings.tenant_share, parts.gate_scorer.accepts
+        )
+        prompts = await parts.store.claim_held_out(claim)
         served = await parts.fleet.serve(await asyncio.to_thread(parts.adapters.get, running.candidate))
         log.info("candidate is served for evaluation", extra={"adapter": running.candidate, "fingerprint": served})
+        divergence = await self._divergence(running, running.candidate, prompts[: self._settings.divergence_prompts])
         evaluated = await parts.evaluator.evaluate(
             prompts,
             incumbent=running.incumbent,
             candidate=running.candidate,
             seed=self._seed(running),
+            divergence=divergence,
             progress=lambda done, total: self._emit(PhaseProgressed(running.id, running.phase, done, total)),
         )
         rows = [_evaluation_row(pair, texts) for pair, texts in zip(evaluated.pairs, evaluated.answers, strict=True)]
@@ -325,6 +269,18 @@ class RoundWork:
         judged = CandidateJudged(running.id, running.attempt, verdict.decision, verdict.summary)
         # Whose random numbers the bootstrap drew: another version may draw others.
         return judged, {"prompts": len(prompts), "fingerprint": served, "numpy": np.__version__}
+
+    async def _divergence(self, running: RoundState, candidate: str, prompts: Sequence[Prompt]) -> Divergence | None:
+        """How far the candidate went, on answers of its own; None where nothing is to be measured."""
+        parts = self._parts
+        groups = await parts.sampler.draw(prompts, model=candidate, seed=self._seed(running)) if prompts else ()
+        if not groups:
+            return None
+        adapter = await asyncio.to_thread(parts.adapters.get, candidate)
+        start = await asyncio.to_thread(parts.adapters.get, running.incumbent) if running.incumbent else None
+        found = await parts.trainer.measure(DivergenceJob(running.id, running.attempt, tuple(groups), adapter, start))
+        self._emit(DivergenceMeasured(found.from_start, found.from_base, found.entropy))
+        return found
 
     def _done(self, running: RoundState, detail: str, candidate: str | None = None) -> PhaseCompleted:
         return PhaseCompleted(running.id, running.attempt, running.phase, candidate, detail)
@@ -342,15 +298,6 @@ def _offset_ranges(sources: Sequence[Source]) -> tuple[OffsetRange, ...]:
     return tuple(OffsetRange(*place, min(found), max(found)) for place, found in sorted(offsets.items()))
 
 
-async def grade(scorer: Scorer, prompt: Prompt, group: CompletionGroup, sampling_limit: int) -> ScoredGroup | None:
-    """The group with its rewards, and without the completions that say nothing; None when one could not be scored."""
-    rewards = await scorer.score(prompt, [completion.text for completion in group.completions])
-    if not group.completions or None in rewards:
-        return None
-    graded = ScoredGroup(group, tuple(r for r in rewards if r is not None), scorer.names(prompt))
-    return settle_cut_off(graded, prompt.request, sampling_limit)
-
-
 def _sampling_numbers(groups: Sequence[CompletionGroup]) -> dict[str, Any]:
     completions = [c for group in groups for c in group.completions]
     return {
@@ -358,22 +305,6 @@ def _sampling_numbers(groups: Sequence[CompletionGroup]) -> dict[str, Any]:
         "completions": len(completions),
         "tokens": sum(len(c.token_ids) for c in completions),
     }
-
-
-def scoring_signal(useful: Sequence[ScoredGroup], *, dropped: int, failures: int) -> GroupsScored:
-    """What scoring came to; means are over the rewards of the groups that are kept."""
-    rewards = [reward for scored in useful for reward in scored.rewards]
-    plain = [
-        reward
-        for scored in useful
-        for completion, reward in zip(scored.group.completions, scored.rewards, strict=True)
-        if completion.is_plain
-    ]
-    return GroupsScored(len(useful), dropped, _mean(rewards), _mean(plain), failures)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
 
 
 def _evaluation_row(pair: Pair, texts: tuple[str, str]) -> dict[str, Any]:

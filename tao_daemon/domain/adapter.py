@@ -34,6 +34,8 @@ class Lineage:
     config_digest: str
     offsets: tuple[OffsetRange, ...] = ()
     """Where those prompts came from, one range per partition."""
+    example_ids: tuple[str, ...] = ()
+    """Other prompts whose completions were shown while sampling."""
 
 
 @dataclass(frozen=True, slots=True)

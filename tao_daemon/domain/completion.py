@@ -23,8 +23,12 @@ class Completion:
     token_ids: tuple[int, ...]
     """Completion tokens, the end token included when the server emitted it."""
     logprobs: tuple[float, ...]
-    """Behaviour log-probability (nats) of each token, given the prompt that was asked; same length."""
+    """Behaviour log-probability (nats) of each token, given the prompt that was asked; same length, but empty for an
+    extracted answer."""
     finish_reason: str
+    extracted: bool = False
+    """The answer taken out of a longer completion: the server never sampled it, and its tokens were made once, through
+    the chat template with its end token."""
 
     @property
     def is_plain(self) -> bool:
@@ -38,6 +42,8 @@ class CompletionGroup:
     prompt_id: str
     prompt_token_ids: tuple[int, ...]
     completions: tuple[Completion, ...]
+    examples: tuple[str, ...] = ()
+    """Other prompts whose completions were shown to a strategy: they are part of the lineage."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -97,6 +97,11 @@ class PromptStore(Protocol):
         """Training prompts for a round, newest first, one per cluster. The same round gets the same again."""
         ...
 
+    async def claim_rehearsal(self, claim: Claim) -> Sequence[Prompt]:
+        """Prompts that earlier rounds used up, drawn anew for each round; they stay as they are. The same round gets the
+        same again."""
+        ...
+
     async def claim_held_out(self, claim: Claim) -> Sequence[Prompt]:
         """Held-out prompts for one gate, burned by this call. The same round gets the same again."""
         ...
@@ -111,11 +116,43 @@ class PromptStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Example:
+    """An earlier completion worth showing."""
+
+    prompt_id: str
+    request: Mapping[str, Any] = field(repr=False)
+    text: str = field(repr=False)
+    reward: float
+
+
+Examples = Callable[[Prompt], Sequence[Example]]
+"""Earlier completions of the prompt's tenant, of other prompts, the best first."""
+
+Preview = Callable[[Prompt, Sequence[str]], Awaitable[Sequence[float | None] | None]]
+"""Rewards of plain completions while sampling goes on; None where scoring is not to be had at once and at no cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingAids:
+    """What sampling may look at beside the prompts."""
+
+    examples: Examples = lambda prompt: ()
+    preview: Preview | None = None
+    """Without it every prompt gets the same number of completions."""
+
+
 class Sampler(Protocol):
     """Asks the model server for answers."""
 
-    def sample(self, prompts: Sequence[Prompt], *, model: str | None, seed: int) -> AsyncIterator[CompletionGroup]:
+    def sample(
+        self, prompts: Sequence[Prompt], *, model: str | None, seed: int, aids: SamplingAids
+    ) -> AsyncIterator[CompletionGroup]:
         """Groups of completions in the order they finish. `model` is an adapter, None the base model."""
+        ...
+
+    async def draw(self, prompts: Sequence[Prompt], *, model: str | None, seed: int) -> Sequence[CompletionGroup]:
+        """One plain completion per prompt, from the model's own distribution; refused prompts are left out."""
         ...
 
     async def answer(self, prompts: Sequence[Prompt], *, model: str | None) -> Sequence[Answer]:
@@ -138,8 +175,16 @@ class Scorer(Protocol):
         """One score in [0, 1] per text, comparable between prompts; None where scoring failed."""
         ...
 
+    async def preview(self, prompt: Prompt, texts: Sequence[str]) -> Sequence[float | None] | None:
+        """As `score`; None when a scorer that applies compares completions, costs money, or takes a model's time."""
+        ...
+
     def names(self, prompt: Prompt) -> tuple[str, ...]:
         """The scorers that apply to the prompt."""
+        ...
+
+    async def close(self) -> None:
+        """End what it holds. Idempotent."""
         ...
 
 
@@ -164,9 +209,40 @@ class TrainingResult:
     metrics: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class DivergenceJob:
+    """How far a candidate went, to be measured on its own answers."""
+
+    round: int
+    attempt: int
+    groups: tuple[CompletionGroup, ...]
+    """The candidate's own plain completions, sampled at temperature 1; one per group."""
+    candidate: AdapterRecord
+    start: AdapterRecord | None
+    """The adapter that training started from; None for the base model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """KL divergence of a candidate, over its whole vocabulary at every token, summed per answer: means over answers."""
+
+    from_start: float
+    """Nats per answer, from the policy that training started from."""
+    from_base: float
+    """Nats per answer, from the base model without an adapter."""
+    entropy: float
+    """Of the candidate, nats per token."""
+    answers: int
+    tokens: int
+
+
 class Trainer(Protocol):
     async def train(self, job: TrainingJob, progress: Callable[[TrainingStepped], None]) -> TrainingResult:
         """Train to the end or raise TrainingError. Cancelling ends everything it started."""
+        ...
+
+    async def measure(self, job: DivergenceJob) -> Divergence:
+        """Raises TrainingError. Cancelling ends everything it started."""
         ...
 
 

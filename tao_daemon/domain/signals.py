@@ -115,6 +115,10 @@ class CompletionsSampled:
     tokens: int
     seconds: float = 0.0
     """From the first request for it to the last answer, turns waited for included."""
+    spared: int = 0
+    """Plain completions below `sampling.completions` that were not asked for, as the rewards did not differ."""
+    added: int = 0
+    """Plain completions above `sampling.completions` that were asked for, as the rewards differed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,9 @@ class SamplesLost:
     """Sampling went on without something it asked for.
 
     `refused` and `unavailable` count requests (one prompt under one strategy): the server would not take it
-    (HTTP 400, 413, 422), or could not be reached after retries. `malformed` counts completions.
+    (HTTP 400, 413, 422), or could not be reached after retries. `malformed`, `no_answer` (the reasoning was cut off, or
+    holds no answer that the model could give by itself) and `no_tokens` (the chat template does not give an extracted
+    answer's tokens) count completions.
     """
 
     kind: str
@@ -149,6 +155,56 @@ class GroupsScored:
     mean_reward: float
     mean_reward_plain: float
     scorer_failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerFailed:
+    """Completions that a scorer gave no score: their groups are left out."""
+
+    scorer: str
+    kind: str
+    """`timeout`, `error`, `out_of_range`, `stuck`, `unreadable`, `unavailable`, `untrusted`."""
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerAsked:
+    """One request to a model that scores."""
+
+    scorer: str
+    outcome: str
+    """`ok`, `unreadable` (it is asked again), `failed`."""
+    seconds: float
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float
+    """By the configured prices."""
+
+
+@dataclass(frozen=True, slots=True)
+class CanariesJudged:
+    """Planted answers that a judge compared with real ones."""
+
+    scorer: str
+    planted: int
+    fooled: int
+    """Of them, how many it put above the median of the real ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplesMeasured:
+    """What a round's plain completions are like: meter by name, see `evaluation.meters`."""
+
+    meters: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class DivergenceMeasured:
+    """How far a candidate went, nats per answer."""
+
+    from_start: float
+    from_base: float
+    entropy: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +277,11 @@ Signal = (
     | SamplesLost
     | SamplingPaced
     | GroupsScored
+    | ScorerFailed
+    | ScorerAsked
+    | CanariesJudged
+    | SamplesMeasured
+    | DivergenceMeasured
     | TrainingStepped
     | TrainingEnded
     | CandidateEvaluated

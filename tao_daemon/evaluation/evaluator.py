@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Protocol
 
 from tao_daemon.config import Gate
 from tao_daemon.domain.completion import REFUSED, Answer
-from tao_daemon.domain.ports import Sampler
+from tao_daemon.domain.meters import is_refusal, is_repetitive
+from tao_daemon.domain.ports import Divergence, Sampler
 from tao_daemon.domain.prompt import Prompt
 from tao_daemon.domain.report import Pair, Verdict
 from tao_daemon.evaluation.gate import Limits, judge, too_few
@@ -45,7 +47,9 @@ class Evaluation:
 class Evaluator:
     """Runs one gate at a time."""
 
-    def __init__(self, sampler: Sampler, scorer: AnswerScorer, gate: Gate) -> None:
+    def __init__(self, sampler: Sampler, scorer: AnswerScorer, gate: Gate, *, remarks: Sequence[str] = ()) -> None:
+        """`remarks` end the reasons of every verdict that scores were opened for."""
+        self._remarks = tuple(remarks)
         self._sampler = sampler
         self._scorer = scorer
         self._limits = Limits(
@@ -55,6 +59,9 @@ class Evaluator:
             min_differing_pairs=gate.min_differing_pairs,
             max_length_ratio=gate.max_length_ratio,
             max_truncation_increase=gate.max_truncation_increase,
+            max_refusal_increase=gate.max_refusal_increase,
+            max_degenerate_increase=gate.max_degenerate_increase,
+            max_kl_to_base=gate.max_kl_to_base,
         )
 
     async def evaluate(
@@ -64,10 +71,11 @@ class Evaluator:
         incumbent: str | None,
         candidate: str,
         seed: int,
+        divergence: Divergence | None,
         progress: Callable[[int, int], None],
     ) -> Evaluation:
-        """Judge `candidate` against `incumbent` (None: the base model). `progress` gets prompts done and in
-        all. Raises UpstreamError when an answer cannot be had."""
+        """Judge `candidate` against `incumbent` (None: the base model), and by its `divergence` where one was measured.
+        `progress` gets prompts done and in all. Raises UpstreamError when an answer cannot be had."""
         if (verdict := too_few(len(prompts), self._limits)) is not None:
             return Evaluation(verdict)
         found: list[tuple[Pair, tuple[str, str]]] = []
@@ -81,8 +89,12 @@ class Evaluator:
                     found.append((pair, (old.text, new.text)))
             progress(start + len(batch), len(prompts))
         pairs = tuple(pair for pair, _ in found)
+        measured = {**_texts_measured([texts for _, texts in found]), **_measured(divergence)}
         # Some tenths of a second of arithmetic.
-        verdict = await asyncio.to_thread(judge, pairs, self._limits, available=len(prompts), seed=seed)
+        verdict = await asyncio.to_thread(
+            judge, pairs, self._limits, available=len(prompts), seed=seed, measured=measured
+        )
+        verdict = replace(verdict, reasons=(*verdict.reasons, *self._remarks))
         return Evaluation(verdict, pairs, tuple(texts for _, texts in found))
 
     async def _pair(self, prompt: Prompt, old: Answer, new: Answer) -> Pair | None:
@@ -102,3 +114,27 @@ class Evaluator:
             incumbent_truncated=old.finish_reason == "length",
             candidate_truncated=new.finish_reason == "length",
         )
+
+
+def _texts_measured(answers: Sequence[tuple[str, str]]) -> Mapping[str, float]:
+    """How much more often the candidate refuses, or says nothing, than the incumbent."""
+    if not answers:
+        return {}
+    return {
+        "refusal_increase": fmean(is_refusal(new) - is_refusal(old) for old, new in answers),
+        "degenerate_increase": fmean(_is_degenerate(new) - _is_degenerate(old) for old, new in answers),
+    }
+
+
+def _is_degenerate(text: str) -> bool:
+    return not text.strip() or is_repetitive(text)
+
+
+def _measured(divergence: Divergence | None) -> Mapping[str, float]:
+    if divergence is None:
+        return {}
+    return {
+        "kl_to_base": divergence.from_base,
+        "kl_to_start": divergence.from_start,
+        "entropy": divergence.entropy,
+    }

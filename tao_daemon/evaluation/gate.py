@@ -3,14 +3,17 @@
 pass          the gain is above 0 by both bootstraps, enough pairs differ, and every guard holds
 fail          the candidate is worse (upper bound below 0), or a guard is broken
 inconclusive  anything else, and final for the candidate: nothing is extended until it passes
-Guards: length and truncation, so that a candidate cannot win by writing more or by being cut off.
+Guards: length, truncation, refusals, degenerate answers, and how far it is from the base model, so that a candidate
+cannot win by writing more, by being cut off, by saying nothing, or by becoming another model round after round.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from statistics import fmean
+from types import MappingProxyType
 
 from tao_daemon.domain.report import SAME, Criterion, Decision, Interval, Pair, Standing, Verdict
 from tao_daemon.evaluation.statistics import BootstrapIntervals, bootstrap_mean
@@ -31,11 +34,21 @@ class Limits:
     min_differing_pairs: int
     max_length_ratio: float
     max_truncation_increase: float
+    max_refusal_increase: float = 1.0
+    max_degenerate_increase: float = 1.0
+    max_kl_to_base: float = math.inf
+
+
+MEASURED = ("refusal_increase", "degenerate_increase", "kl_to_base", "kl_to_start", "entropy")
+"""What a verdict is given beside the pairs: numbers of the texts and of the weights. Some are guards."""
 
 
 def recorded_limits(settings: Mapping[str, float]) -> Limits:
-    """The limits among a verdict's `settings`. Raises KeyError for one that is not there."""
-    return Limits(**{field.name: settings[field.name] for field in fields(Limits)})  # type: ignore[arg-type]
+    """The limits among a verdict's `settings`. Raises KeyError for one that every verdict has and that is not there."""
+    known = {field.name: settings[field.name] for field in fields(Limits) if field.name in settings}
+    if missing := [f.name for f in fields(Limits) if f.default is MISSING and f.name not in known]:
+        raise KeyError(missing[0])
+    return Limits(**known)  # type: ignore[arg-type]
 
 
 def too_few(available: int, limits: Limits) -> Verdict | None:
@@ -50,9 +63,17 @@ def too_few(available: int, limits: Limits) -> Verdict | None:
     return _unjudged("prompts", reason, numbers, asdict(limits))
 
 
-def judge(pairs: Sequence[Pair], limits: Limits, *, available: int, seed: int) -> Verdict:
-    """Judge a candidate by its scored pairs. `available` prompts were claimed; those not in `pairs` could not
-    be answered or scored. The same pairs in the same order and the same seed give the same verdict."""
+def judge(
+    pairs: Sequence[Pair],
+    limits: Limits,
+    *,
+    available: int,
+    seed: int,
+    measured: Mapping[str, float] = MappingProxyType({}),
+) -> Verdict:
+    """Judge a candidate by its scored pairs, and by what else was `measured` (see MEASURED). `available` prompts were
+    claimed; those not in `pairs` could not be answered or scored. The same pairs in the same order, the same numbers
+    and the same seed give the same verdict."""
     assert len(pairs) <= available
     if (verdict := too_few(available, limits)) is not None:
         return verdict
@@ -64,7 +85,7 @@ def judge(pairs: Sequence[Pair], limits: Limits, *, available: int, seed: int) -
         )
         numbers = {"available": float(available), "pairs": float(len(pairs)), "dropped": float(dropped)}
         return _unjudged("scored_prompts", reason, numbers, {**asdict(limits), "seed": seed})
-    return _judge(pairs, limits, dropped, seed)
+    return _judge(pairs, limits, dropped, seed, measured)
 
 
 def _unjudged(criterion: str, reason: str, numbers: Mapping[str, float], settings: Mapping[str, float]) -> Verdict:
@@ -73,16 +94,24 @@ def _unjudged(criterion: str, reason: str, numbers: Mapping[str, float], setting
     return Verdict(Decision.INCONCLUSIVE, (reason,), numbers, criteria, settings)
 
 
-def _judge(pairs: Sequence[Pair], limits: Limits, dropped: int, seed: int) -> Verdict:
+def _judge(pairs: Sequence[Pair], limits: Limits, dropped: int, seed: int, measured: Mapping[str, float]) -> Verdict:
     gain = _bootstrap([pair.difference for pair in pairs], (-1.0, 1.0), limits, seed)
     numbers = _numbers(pairs, limits, gain, seed)
     numbers |= {"available": float(len(pairs) + dropped), "dropped": float(dropped)}
+    numbers |= {name: measured[name] for name in MEASURED if name in measured}
     criteria = [
         _gain(gain, len(pairs)),
         _differing(int(numbers["differing_pairs"]), limits.min_differing_pairs),
         _guard("length_ratio", numbers["length_ratio"], limits.max_length_ratio),
         _guard("truncation_increase", numbers["truncation_increase"], limits.max_truncation_increase),
     ]
+    for name, most in (
+        ("refusal_increase", limits.max_refusal_increase),
+        ("degenerate_increase", limits.max_degenerate_increase),
+        ("kl_to_base", limits.max_kl_to_base),
+    ):
+        if name in numbers:
+            criteria.append(_guard(name, numbers[name], most))
     standings = {criterion.outcome for criterion in criteria}
     if Standing.REFUTED in standings:
         decision = Decision.FAIL
@@ -125,7 +154,9 @@ def _differing(differing: int, least: int) -> Criterion:
 
 
 def _guard(name: str, value: float, limit: float) -> Criterion:
-    words, numbers = name.replace("_", " "), {name: value, "most": limit}
+    words, numbers = name.replace("_", " ").replace("kl", "KL"), {name: value, "most": limit}
+    if math.isnan(value):
+        return Criterion(name, Standing.OPEN, f"{words} is not a number", numbers)
     if value <= limit:
         return Criterion(name, Standing.HELD, f"{words} {value:.2f}, at most {limit:.2f}", numbers)
     return Criterion(name, Standing.REFUTED, f"{words} {value:.2f} exceeds {limit:.2f}", numbers)

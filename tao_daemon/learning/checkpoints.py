@@ -47,6 +47,13 @@ def context_tokens(folder: Path) -> int | None:
     return min((limit for limit in (text.get("max_position_embeddings"), window) if limit), default=None)
 
 
+def check_adapter(folder: Path) -> None:
+    """Raises TrainingError when the folder holds no adapter in safetensors."""
+    for name in (ADAPTER_FILE, ADAPTER_CONFIG_FILE):
+        if not (folder / name).is_file():
+            raise TrainingError(f"adapter {folder} holds no {name}; roll back to an adapter that exists")
+
+
 def check_start(folder: Path, *, rank: int, alpha: int) -> None:
     """Raises TrainingError when the folder is no adapter in safetensors of this rank and alpha."""
     if not (folder / ADAPTER_FILE).is_file():

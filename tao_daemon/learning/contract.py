@@ -26,7 +26,8 @@ ADAPTER_FILE = "adapter_model.safetensors"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 FINGERPRINT_FILE = "fingerprint.json"
 
-PHASES = ("loading", "reference", "training", "saving")
+ALGORITHMS = ("clipped_policy_gradient", "grpo", "oapl", "raft")
+PHASES = ("loading", "reference", "training", "saving", "measuring")
 MAX_REASON = 500
 """Characters of a failure's reason that travel."""
 
@@ -51,13 +52,24 @@ class TrainingSpec:
     micro_batch_tokens: int
     clip_low: float
     clip_high: float
+    value_temperature: float
+    policy_temperature: float
     gradient_clip: float
     kl_budget: float
     max_mismatch: float
     min_spread: float
     min_groups: int
+    dev_fraction: float
+    checkpoint_seconds: float
+    memory_headroom: float
+    gradient_checkpointing: str
+    processes: int
     dtype: str
     seed: int
+    checkpoint_activations: bool = False
+    """Recompute activations in the backward pass: what became of `gradient_checkpointing` once memory was looked at."""
+    resume_from: tuple[str, ...] = ()
+    """Directories of earlier attempts at the same training, the newest first, as absolute paths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +103,24 @@ def encode_spec(spec: TrainingSpec) -> str:
 
 def decode_spec(text: str) -> TrainingSpec:
     """Raises ValueError naming the key that is missing, unknown, or of the wrong type."""
-    data = _object(text, SPEC_FILE)
-    fields = {field.name: str(field.type) for field in dataclasses.fields(TrainingSpec)}
+    data = decode_fields(text, SPEC_FILE, TrainingSpec)
+    return TrainingSpec(**{**data, "resume_from": tuple(data["resume_from"])})
+
+
+def decode_fields(text: str, name: str, kind: type[Any]) -> dict[str, Any]:
+    """The fields of a dataclass of plain values, from JSON. Raises ValueError naming the key that is wrong."""
+    data = decode_object(text, name)
+    fields = {field.name: str(field.type) for field in dataclasses.fields(kind)}
     for problem, keys in (
         ("misses", fields.keys() - data.keys()),
         ("has unknown", data.keys() - fields.keys()),
     ):
         if keys:
-            raise ValueError(f"{SPEC_FILE} {problem} {', '.join(sorted(keys))}; write it with the same version")
-    for name, kind in fields.items():
-        if not _fits(data[name], kind):
-            raise ValueError(f"{SPEC_FILE}: {name} is {data[name]!r}, expected {kind}")
-    return TrainingSpec(**data)
+            raise ValueError(f"{name} {problem} {', '.join(sorted(keys))}; write it with the same version")
+    for key, expected in fields.items():
+        if not _fits(data[key], expected):
+            raise ValueError(f"{name}: {key} is {data[key]!r}, expected {expected}")
+    return data
 
 
 def encode_group(scored: ScoredGroup) -> str:
@@ -113,6 +131,7 @@ def encode_group(scored: ScoredGroup) -> str:
             "token_ids": completion.token_ids,
             "logprobs": completion.logprobs,
             "finish_reason": completion.finish_reason,
+            "extracted": completion.extracted,
             "reward": reward,
         }
         for completion, reward in zip(scored.group.completions, scored.rewards, strict=True)
@@ -167,7 +186,7 @@ def encode_result(result: WorkerResult) -> str:
 
 def decode_result(text: str) -> WorkerResult:
     """Raises ValueError when it is not a result."""
-    data = _object(text, RESULT_FILE)
+    data = decode_object(text, RESULT_FILE)
     try:
         metrics = {str(name): float(value) for name, value in data["metrics"].items()}
         return WorkerResult(str(data["base_digest"]), metrics)
@@ -175,7 +194,8 @@ def decode_result(text: str) -> WorkerResult:
         raise ValueError(f"{RESULT_FILE} is not a result: {_what(error)}") from None
 
 
-def _object(text: str, name: str) -> dict[str, Any]:
+def decode_object(text: str, name: str) -> dict[str, Any]:
+    """A JSON object. Raises ValueError that names the file."""
     try:
         data = json.loads(text)
     except ValueError as error:
@@ -191,8 +211,12 @@ def _fits(value: object, kind: str) -> bool:
             return isinstance(value, int) and not isinstance(value, bool)
         case "float":
             return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        case "bool":
+            return isinstance(value, bool)
         case "str | None":
             return value is None or isinstance(value, str)
+        case "tuple[str, ...]":
+            return isinstance(value, list) and all(isinstance(item, str) for item in value)
         case _:
             return isinstance(value, str)
 
@@ -202,23 +226,25 @@ def _group(data: Mapping[str, Any]) -> ScoredGroup:
     rewards = tuple(float(item["reward"]) for item in data["completions"])
     if not all(math.isfinite(reward) for reward in rewards):
         raise ValueError("a reward is not finite")
-    group = CompletionGroup(str(data["prompt_id"]), _tokens(data["prompt_token_ids"]), completions)
+    group = CompletionGroup(str(data["prompt_id"]), decode_tokens(data["prompt_token_ids"]), completions)
     if not group.prompt_token_ids:
         raise ValueError("the prompt has no tokens")
     return ScoredGroup(group, rewards, scorers=())
 
 
 def _completion(index: int, data: Mapping[str, Any]) -> Completion:
-    token_ids = _tokens(data["token_ids"])
+    token_ids = decode_tokens(data["token_ids"])
     logprobs = tuple(float(value) for value in data["logprobs"])
-    if len(token_ids) != len(logprobs):
+    extracted = bool(data["extracted"])
+    if len(token_ids) != len(logprobs) and not (extracted and not logprobs):
         raise ValueError(f"completion {index} has {len(token_ids)} tokens and {len(logprobs)} log-probabilities")
     if not all(math.isfinite(value) for value in logprobs):
         raise ValueError(f"completion {index} has a log-probability that is not finite")
-    return Completion(index, str(data["strategy"]), "", token_ids, logprobs, str(data["finish_reason"]))
+    return Completion(index, str(data["strategy"]), "", token_ids, logprobs, str(data["finish_reason"]), extracted)
 
 
-def _tokens(values: Iterable[Any]) -> tuple[int, ...]:
+def decode_tokens(values: Iterable[Any]) -> tuple[int, ...]:
+    """Token ids. Raises ValueError for anything else."""
     tokens = tuple(values)
     if not all(isinstance(token, int) and token >= 0 for token in tokens):
         raise ValueError("token ids must be integers from 0")

@@ -32,6 +32,15 @@ class Pack:
     owners: tuple[int, ...]
     """T indices into the group's completions."""
 
+    @property
+    def prompt_tokens(self) -> int:
+        return self.segments.count(PROMPT_SEGMENT)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Inputs of the prompt and of the completions."""
+        return self.prompt_tokens, len(self.segments) - self.prompt_tokens
+
 
 def pack_group(prompt: Sequence[int], completions: Sequence[Sequence[int]], max_tokens: int) -> list[Pack]:
     """Pack a group in order, into as many packs of at most `max_tokens` inputs as that takes.

@@ -9,7 +9,7 @@ load the base → attach a new adapter or continue one → log-probabilities →
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,22 @@ import transformers
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tao_daemon.domain.errors import TrainingError
+from tao_daemon.learning import shared_prefix
 from tao_daemon.learning.contract import ADAPTER_CONFIG_FILE, ADAPTER_FILE, TrainingSpec
+from tao_daemon.learning.fused_lora import fuse
 from tao_daemon.learning.logprobs import token_logprobs
 from tao_daemon.learning.packing import PROMPT_SEGMENT, Pack
 
+_PADDING = -1
 _SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 _FULL_ATTENTION = {"full_attention", "sliding_attention"}
 
 
 class Policy:
-    """π: log-probabilities of a pack's completion tokens under base plus adapter."""
+    """π: log-probabilities of packs' completion tokens under base plus adapter."""
 
     def __init__(self, model: PeftModel, device: torch.device) -> None:
         causal: Any = model.get_base_model()
@@ -51,17 +55,32 @@ class Policy:
         """Precision of the frozen base."""
         return self._dtype
 
-    def logprobs(self, pack: Pack) -> Tensor:
-        """logprobs_T of the pack's targets, float32, differentiable in the adapter unless under no_grad."""
+    def logprobs(self, *packs: Pack) -> Tensor:
+        """logprobs_T of the packs' targets, one pack after the other, in one forward pass.
+
+        float32 (float64 for a float64 base), differentiable in the adapter unless under no_grad.
+        """
+        prompt, rest = max(pack.size[0] for pack in packs), max(pack.size[1] for pack in packs)
+
+        def padded(rows: Sequence[tuple[int, ...]], filler: int) -> Tensor:
+            """[prompt | completions], each part padded to the longest of the batch."""
+            parts = [
+                (row[: pack.prompt_tokens], row[pack.prompt_tokens :]) for row, pack in zip(rows, packs, strict=True)
+            ]
+            return self._tensor([_filled(head, prompt, filler) + _filled(tail, rest, filler) for head, tail in parts])
+
         with self._precision():
-            hidden_LD = self._trunk(
-                input_ids=self._tensor(pack.input_ids)[None],
-                position_ids=self._tensor(pack.positions)[None],
-                attention_mask=self._mask(pack),
+            hidden_BLD = self._trunk(
+                input_ids=padded([pack.input_ids for pack in packs], 0),
+                position_ids=padded([pack.positions for pack in packs], 0),
+                attention_mask=self._mask(padded([pack.segments for pack in packs], _PADDING), rest),
                 use_cache=False,
-            ).last_hidden_state[0]
-            hidden_TD = hidden_LD.index_select(0, self._tensor(pack.predictors))
-            return token_logprobs(hidden_TD, self._head.weight, self._head.bias, self._tensor(pack.targets))
+            ).last_hidden_state
+            hidden_TD = hidden_BLD.flatten(0, 1).index_select(
+                0, self._tensor(_predictors(packs, prompt, prompt + rest))
+            )
+            targets_T = self._tensor([target for pack in packs for target in pack.targets])
+            return token_logprobs(hidden_TD, self._head.weight, self._head.bias, targets_T)
 
     @contextmanager
     def base_only(self) -> Iterator[None]:
@@ -80,20 +99,38 @@ class Policy:
         (directory / ADAPTER_CONFIG_FILE).write_text(text, encoding="utf-8")
 
     def _precision(self) -> AbstractContextManager[Any]:
-        if self._dtype == torch.float32:
+        if torch.finfo(self._dtype).bits >= 32:
             return nullcontext()
         return torch.autocast(self._device.type, dtype=self._dtype)
 
-    def _tensor(self, values: tuple[int, ...]) -> Tensor:
+    def _tensor(self, values: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self._device)
 
-    def _mask(self, pack: Pack) -> Tensor:
-        """Additive 4-D mask, `packing.sees` as a tensor. A finite minimum: kernels make NaN of rows of −inf."""
-        segments_L = self._tensor(pack.segments)
-        own_LL = segments_L[:, None] == segments_L[None, :]
-        seen_LL = (own_LL | (segments_L == PROMPT_SEGMENT)[None, :]).tril()
-        mask_LL = torch.zeros(seen_LL.shape, dtype=self._dtype, device=self._device)
-        return mask_LL.masked_fill_(~seen_LL, torch.finfo(self._dtype).min)[None, None]
+    def _mask(self, segments_BL: Tensor, rest: int) -> Tensor:
+        """Additive (B, 1, C, L) mask of the completions' queries, `packing.sees` as a tensor; nothing sees padding.
+
+        A finite minimum: kernels make NaN of rows of −inf.
+        """
+        rows_BC = segments_BL[:, segments_BL.shape[1] - rest :]
+        own_BCL = rows_BC[:, :, None] == segments_BL[:, None, :]
+        seen_BCL = own_BCL | (segments_BL == PROMPT_SEGMENT)[:, None, :]
+        seen_BCL = seen_BCL.tril(segments_BL.shape[1] - rest)
+        mask_BCL = torch.zeros(seen_BCL.shape, dtype=self._dtype, device=self._device)
+        return mask_BCL.masked_fill_(~seen_BCL, torch.finfo(self._dtype).min)[:, None]
+
+
+def _filled(values: tuple[int, ...], length: int, filler: int) -> tuple[int, ...]:
+    return values + (filler,) * (length - len(values))
+
+
+def _predictors(packs: Sequence[Pack], prompt: int, width: int) -> list[int]:
+    """Rows of the flattened batch whose hidden states predict the packs' targets."""
+    shifts = [prompt - pack.prompt_tokens for pack in packs]  # completions begin where the longest prompt ends
+    return [
+        row * width + index + (shift if index >= pack.prompt_tokens else 0)
+        for row, (pack, shift) in enumerate(zip(packs, shifts, strict=True))
+        for index in pack.predictors
+    ]
 
 
 def load_policy(spec: TrainingSpec) -> Policy:
@@ -102,13 +139,28 @@ def load_policy(spec: TrainingSpec) -> Policy:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = choose_dtype(spec.dtype, device)
     base: Any = transformers.AutoModelForCausalLM.from_pretrained(
-        spec.base_model, dtype=dtype, attn_implementation="sdpa", local_files_only=True, use_safetensors=True
+        spec.base_model,
+        dtype=dtype,
+        attn_implementation=shared_prefix.NAME,
+        local_files_only=True,
+        use_safetensors=True,
     )
     _check_architecture(base.config)
     base.requires_grad_(False)
     model = _attach(base.to(device), spec)
+    fuse(model)
     model.eval()  # no dropout: π₀ and πθ must differ by weights alone
+    if spec.checkpoint_activations:
+        _checkpoint(model)
     return Policy(model, device)
+
+
+def _checkpoint(model: PeftModel) -> None:
+    """Keep each decoder layer's input only, and compute its inside again in the backward pass."""
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.training = True  # what switches recomputing on; its children, dropout among them, stay in eval
 
 
 def choose_dtype(requested: str, device: torch.device) -> torch.dtype:

@@ -22,25 +22,16 @@ from pathlib import Path
 
 from tao_daemon.config import Training
 from tao_daemon.domain.errors import TrainingError
-from tao_daemon.domain.ports import TrainingJob, TrainingResult
+from tao_daemon.domain.ports import Divergence, DivergenceJob, TrainingJob, TrainingResult
 from tao_daemon.domain.signals import TrainingStepped
-from tao_daemon.learning.contract import (
-    ADAPTER_CONFIG_FILE,
-    ADAPTER_FILE,
-    ARTEFACT_DIRECTORY,
-    BATCH_FILE,
-    FINGERPRINT_FILE,
-    LOG_FILE,
-    RESULT_FILE,
-    SPEC_FILE,
-    PhaseEntered,
-    TrainingFailed,
-    TrainingSpec,
-    WorkerResult,
-    decode_event,
-    decode_result,
-    encode_group,
-    encode_spec,
+from tao_daemon.learning.contract import ARTEFACT_DIRECTORY, LOG_FILE, PhaseEntered, TrainingFailed, decode_event
+from tao_daemon.learning.job_folders import (
+    divergence_spec_of,
+    read_divergence,
+    read_result,
+    spec_of,
+    write_job,
+    write_measurement,
 )
 
 AttemptDirectory = Callable[[int, int], Path]
@@ -66,7 +57,22 @@ class SubprocessTrainer:
     async def train(self, job: TrainingJob, progress: Progress) -> TrainingResult:
         """Train to the end or raise TrainingError. Cancelling ends everything it started."""
         directory = self._directory(job.round, job.attempt).absolute()
-        await asyncio.to_thread(write_job, directory, spec_of(job, self._settings), job)
+        earlier = [self._directory(job.round, attempt).absolute() for attempt in range(job.attempt - 1, 0, -1)]
+        spec = spec_of(job, self._settings, resume_from=tuple(str(path) for path in earlier))
+        await asyncio.to_thread(write_job, directory, spec, job)
+        await self._run(directory, progress)
+        result = await asyncio.to_thread(read_result, directory)
+        return TrainingResult(str(directory / ARTEFACT_DIRECTORY), result.base_digest, result.metrics)
+
+    async def measure(self, job: DivergenceJob) -> Divergence:
+        """Raises TrainingError. Cancelling ends everything it started."""
+        directory = self._directory(job.round, job.attempt).absolute().with_name(f"divergence-{job.attempt}")
+        await asyncio.to_thread(write_measurement, directory, divergence_spec_of(job, self._settings), job)
+        await self._run(directory, lambda step: None)
+        return await asyncio.to_thread(read_divergence, directory)
+
+    async def _run(self, directory: Path, progress: Progress) -> None:
+        """The command on a directory, to its end."""
         process = await self._started(directory)
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
@@ -82,8 +88,6 @@ class SubprocessTrainer:
             await self._end(process)
         if status != 0:
             raise TrainingError(failure or _explain(status, directory / LOG_FILE))
-        result = await asyncio.to_thread(read_result, directory)
-        return TrainingResult(str(directory / ARTEFACT_DIRECTORY), result.base_digest, result.metrics)
 
     async def _started(self, directory: Path) -> Process:
         """Cancelled in the middle of the start: asyncio would end the child alone, so the start is seen through."""
@@ -129,57 +133,6 @@ class SubprocessTrainer:
         finally:
             _signal_group(process, signal.SIGKILL)
         await process.wait()
-
-
-def spec_of(job: TrainingJob, settings: Training) -> TrainingSpec:
-    """The settings as the worker needs them; paths absolute."""
-    return TrainingSpec(
-        base_model=str(settings.base_model.absolute()),
-        start_adapter=str(job.start.path.absolute()) if job.start else None,
-        start_base_digest=job.start.lineage.base_digest if job.start else None,
-        algorithm=settings.algorithm,
-        rank=settings.rank,
-        alpha=settings.alpha,
-        learning_rate=settings.learning_rate,
-        epochs=settings.epochs,
-        groups_per_step=settings.groups_per_step,
-        max_sequence_tokens=settings.max_sequence_tokens,
-        micro_batch_tokens=settings.micro_batch_tokens,
-        clip_low=settings.clip_low,
-        clip_high=settings.clip_high,
-        gradient_clip=settings.gradient_clip,
-        kl_budget=settings.kl_budget,
-        max_mismatch=settings.max_mismatch,
-        min_spread=settings.min_spread,
-        min_groups=settings.min_groups,
-        dtype=settings.dtype,
-        seed=job.seed,
-    )
-
-
-def write_job(directory: Path, spec: TrainingSpec, job: TrainingJob) -> None:
-    """Make the attempt's directory with spec and batch. Raises TrainingError when it exists already."""
-    try:
-        directory.mkdir(parents=True)
-    except FileExistsError:
-        raise TrainingError(
-            f"training directory {directory} exists: another attempt owns it; restart the round"
-        ) from None
-    (directory / SPEC_FILE).write_text(encode_spec(spec), encoding="utf-8")
-    with (directory / BATCH_FILE).open("w", encoding="utf-8") as file:
-        file.writelines(encode_group(group) + "\n" for group in job.groups)
-
-
-def read_result(directory: Path) -> WorkerResult:
-    """The result of a worker that exited with 0. Raises TrainingError when it left no whole artefact."""
-    artefact = directory / ARTEFACT_DIRECTORY
-    missing = [n for n in (ADAPTER_FILE, ADAPTER_CONFIG_FILE, FINGERPRINT_FILE) if not (artefact / n).is_file()]
-    if missing:
-        raise TrainingError(f"the trainer ended without {', '.join(missing)} in {artefact}; check training.command")
-    try:
-        return decode_result((directory / RESULT_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"the trainer ended without a usable {RESULT_FILE}: {error}") from None
 
 
 async def _follow(process: Process, progress: Progress) -> str:

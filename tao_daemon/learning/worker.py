@@ -1,5 +1,7 @@
 """The trainer process: `python -m tao_daemon.learning.worker SPEC_DIR`, the only entry to torch.
 
+A directory with `spec.json` is trained on, one with `divergence.json` is measured.
+
 stdout carries JSON events and nothing else; logs go to stderr. `result.json` is written last and atomically, so
 whoever sees it sees a whole artefact. The process ends at once when its stdin closes, which is how it learns
 that its parent died; by hand, keep stdin open (a terminal does). Exit status: 0 done, 1 failed with a `failed`
@@ -10,34 +12,38 @@ read spec and batch → select → (import torch) → train → artefact/ → re
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
-from tao_daemon.domain.errors import TaoError, TrainingError
-from tao_daemon.learning.advantage import Selection, select
-from tao_daemon.learning.checkpoints import check_base, check_start, context_tokens
+from tao_daemon.domain.errors import TaoError
+from tao_daemon.learning.checkpoints import check_adapter, check_base
 from tao_daemon.learning.contract import (
     ARTEFACT_DIRECTORY,
-    BATCH_FILE,
     RESULT_FILE,
-    SPEC_FILE,
+    PhaseEntered,
     TrainingFailed,
-    TrainingSpec,
     WorkerEvent,
     WorkerResult,
-    decode_batch,
-    decode_spec,
     encode_event,
     encode_result,
 )
+from tao_daemon.learning.divergence_contract import (
+    ANSWERS_FILE,
+    DIVERGENCE_FILE,
+    decode_answers,
+    decode_divergence_spec,
+    result_of,
+)
+from tao_daemon.learning.job import read_job
+from tao_daemon.learning.place import PeerLost, Place
 
-ALGORITHM = "clipped_policy_gradient"
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_ORPHANED = 3
@@ -48,74 +54,112 @@ _OFFLINE = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+MEETING_FILE = "meeting"
+PEER_SECONDS = 10.0
+"""For the reason of another process's end to come through."""
 _Say = Callable[[WorkerEvent], None]
 logger = logging.getLogger(__name__)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run one training; returns the exit status."""
-    if len(arguments) != 1:
-        print("usage: python -m tao_daemon.learning.worker SPEC_DIR", file=sys.stderr)
-        return EXIT_USAGE
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    directory: Path
+    place: Place
+    meeting: Path
+
+
+def main(words: Sequence[str]) -> int:
+    """Do what the directory asks for; returns the exit status."""
+    arguments = _arguments(words)
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     os.environ.update(_OFFLINE)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads would take the cores from a vLLM beside us
-    events = _claim_stdout()
-
-    def say(event: WorkerEvent) -> None:
-        print(encode_event(event), file=events, flush=True)
-
+    events = _Events()
     try:
-        _run(Path(arguments[0]), say)
+        if (arguments.directory / DIVERGENCE_FILE).is_file():
+            _measure(arguments.directory, events.say)
+        else:
+            _train(arguments, events.say, events.fail)
+    except PeerLost as error:
+        events.outlast()
+        events.fail(str(error))
     except Exception as error:
         logger.exception("training failed")
-        say(TrainingFailed(_reason(error)))
+        events.say(TrainingFailed(_reason(error)))
         return EXIT_FAILED
     return 0
 
 
-def _run(directory: Path, say: _Say) -> None:
-    spec, selection = _read(directory)
-    artefact = directory / ARTEFACT_DIRECTORY
-    artefact.mkdir()
-    from tao_daemon.learning import peft_trainer  # here, so that a bad batch fails without loading torch
+def _arguments(words: Sequence[str]) -> Arguments:
+    """Exits with status 2 and the usage when they are wrong."""
+    parser = argparse.ArgumentParser("python -m tao_daemon.learning.worker")
+    parser.add_argument("directory", metavar="SPEC_DIR", type=Path)
+    companion = parser.add_argument_group("companions, which the worker starts itself")
+    companion.add_argument("--rank", type=int, default=0)
+    companion.add_argument("--of", type=int, default=1)
+    companion.add_argument("--meeting", type=Path, default=Path())
+    found = parser.parse_args(words)
+    return Arguments(found.directory, Place(found.rank, found.of), found.meeting)
 
-    result = peft_trainer.train(spec, selection, artefact, say)
-    dropped = {f"dropped_groups_{why}": float(n) for why, n in selection.dropped_groups.items()}
-    dropped |= {f"dropped_samples_{why}": float(n) for why, n in selection.dropped_samples.items()}
+
+def _measure(directory: Path, say: _Say) -> None:
+    spec = decode_divergence_spec((directory / DIVERGENCE_FILE).read_text(encoding="utf-8"))
+    check_base(Path(spec.base_model))
+    for adapter in filter(None, (spec.candidate, spec.start)):
+        check_adapter(Path(adapter))
+    with (directory / ANSWERS_FILE).open(encoding="utf-8") as lines:
+        answers = decode_answers(lines)
+    from tao_daemon.learning import divergence
+
+    say(PhaseEntered("measuring"))
+    _write_last(directory / RESULT_FILE, result_of(spec.base_digest, divergence.measure(spec, answers)))
+
+
+def _train(arguments: Arguments, say: _Say, fail: Callable[[str], None]) -> None:
+    directory, place = arguments.directory, arguments.place
+    job = read_job(directory)
+    artefact = directory / ARTEFACT_DIRECTORY
+    if place.rank == 0:
+        artefact.mkdir()
+    # here, so that a bad batch fails without loading torch
+    from tao_daemon.learning import companions, parallel, peft_trainer
+
+    count = companions.processes(job.spec.processes)
+    if place.rank > 0:
+        with parallel.meet(place, arguments.meeting) as ranks:
+            peft_trainer.train(job, artefact, lambda event: None, ranks)
+        return
+    meeting = directory / MEETING_FILE
+    with companions.companions(count, directory, meeting, fail), parallel.meet(Place(0, count), meeting) as ranks:
+        result = peft_trainer.train(job, artefact, say, ranks)
+    dropped = {f"dropped_groups_{why}": float(n) for why, n in job.selection.dropped_groups.items()}
+    dropped |= {f"dropped_samples_{why}": float(n) for why, n in job.selection.dropped_samples.items()}
     _sync(artefact)
     _write_last(directory / RESULT_FILE, WorkerResult(result.base_digest, {**result.metrics, **dropped}))
 
 
-def _read(directory: Path) -> tuple[TrainingSpec, Selection]:
-    spec = decode_spec((directory / SPEC_FILE).read_text(encoding="utf-8"))
-    if spec.algorithm != ALGORITHM:
-        raise TrainingError(
-            f"algorithm {spec.algorithm!r} is unknown to this worker; set training.algorithm to {ALGORITHM}"
-        )
-    base = Path(spec.base_model)
-    check_base(base)
-    if spec.start_adapter is not None:
-        check_start(Path(spec.start_adapter), rank=spec.rank, alpha=spec.alpha)
-    with (directory / BATCH_FILE).open(encoding="utf-8") as lines:
-        groups = decode_batch(lines)
-    limit = min(spec.max_sequence_tokens, context_tokens(base) or spec.max_sequence_tokens)
-    selection = select(groups, min_spread=spec.min_spread, max_sequence_tokens=limit)
-    if len(selection.groups) < max(spec.min_groups, 1):
-        why = ", ".join(f"{n} {reason}" for reason, n in sorted(selection.dropped_groups.items())) or "none dropped"
-        raise TrainingError(
-            f"{len(selection.groups)} of {len(groups)} groups can teach ({why}), training.min_groups is "
-            f"{spec.min_groups}; check the scorers, raise sampling.completions or round.prompts"
-        )
-    return spec, selection
-
-
-def _claim_stdout() -> TextIO:
+class _Events:
     """stdout for events alone: whatever libraries print, from Python or C, goes to stderr from now on."""
-    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return events
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._file = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)
+
+    def say(self, event: WorkerEvent) -> None:
+        with self._lock:
+            print(encode_event(event), file=self._file, flush=True)
+
+    def fail(self, reason: str) -> None:
+        """Tell the reason and end at once, whatever the other threads do."""
+        with self._lock:
+            print(encode_event(TrainingFailed(reason)), file=self._file, flush=True)
+            os._exit(EXIT_FAILED)
+
+    def outlast(self) -> None:
+        """Give whoever watches the other processes time to tell how one ended, which ends this one too."""
+        threading.Event().wait(PEER_SECONDS)
 
 
 def _end_with_parent() -> None:

@@ -98,8 +98,23 @@ def take_probes(adapter: Path, digests: Collection[str]) -> ProbesLeft:
     return left
 
 
+def with_shown(directory: Path, ids: Collection[str]) -> tuple[str, ...]:
+    """The prompts, and those of this round whose completions were sampled with one of them shown as an example: such a
+    completion may repeat it."""
+    wanted = list(ids)
+    shown: set[str] = set()
+    table = directory / "completions.parquet"
+    if table.exists() and _query(table, "SELECT 1 FROM parquet_schema(?) WHERE name = 'examples'", [str(table)]):
+        query = "SELECT prompt_id FROM read_parquet(?) WHERE list_has_any(examples, ?::VARCHAR[])"
+        shown |= {name for (name,) in _query(table, query, [str(table), wanted])}
+    for file in _line_files(directory):
+        shown |= {_line_id(line) for line in _lines(file) if set(wanted).intersection(_examples(line))}
+    return tuple(dict.fromkeys([*wanted, *sorted(shown)]))
+
+
 def rows_in_round(directory: Path, ids: Sequence[str]) -> int:
     """How many rows of a round's artefacts are of these prompts."""
+    ids = with_shown(directory, ids)
     rows = sum(_count(table, ids) for table in _tables(directory))
     return rows + sum(_line_id(line) in set(ids) for file in _line_files(directory) for line in _lines(file))
 
@@ -107,6 +122,7 @@ def rows_in_round(directory: Path, ids: Sequence[str]) -> int:
 def erase_from_round(directory: Path, ids: Sequence[str]) -> int:
     """Rewrite every artefact that has rows of these prompts; how many rows those were. Raises TaoError."""
     _remove_leftovers(directory)
+    ids = with_shown(directory, ids)
     removed = 0
     for file in _line_files(directory):
         removed += _rewrite_lines(file, set(ids))
@@ -213,6 +229,11 @@ def _rewrite_lines(file: Path, ids: Collection[str]) -> int:
 def _line_id(line: bytes) -> str:
     value: Mapping[str, Any] = json.loads(line)
     return str(value["prompt_id"])
+
+
+def _examples(line: bytes) -> list[str]:
+    value: Mapping[str, Any] = json.loads(line)
+    return [str(each) for each in value.get("examples") or ()]
 
 
 def _trains_on(attempt: Path, ids: Collection[str]) -> bool:

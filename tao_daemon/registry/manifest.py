@@ -39,7 +39,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """SHA-256 over everything but the date: the same artefact published again is the same adapter."""
-        content = {"files": dict(self.files), "lineage": asdict(self.lineage), "rank": self.rank}
+        content = {"files": dict(self.files), "lineage": _lineage(self.lineage), "rank": self.rank}
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @property
@@ -53,6 +53,14 @@ def is_adapter_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def _lineage(lineage: Lineage) -> dict[str, Any]:
+    """Without an empty `example_ids`: adapters from before there were such keep their digest."""
+    value = asdict(lineage)
+    if not lineage.example_ids:
+        del value["example_ids"]
+    return value
+
+
 def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
     redacted = {name: list(digests) for name, digests in sorted(manifest.redacted.items())}
     return {
@@ -61,7 +69,7 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
         "digest": manifest.digest,
         "created_at": manifest.created_at,
         "rank": manifest.rank,
-        "lineage": asdict(manifest.lineage),
+        "lineage": _lineage(manifest.lineage),
         "files": dict(sorted(manifest.files.items())),
         **({"redacted": redacted} if redacted else {}),
     }
@@ -74,6 +82,7 @@ def manifest_from_json(value: Any) -> Manifest:
             raise ValueError(f"format {value['format']!r} is not {FORMAT}; a newer tao-daemon wrote it")
         lineage = dict(value["lineage"])
         lineage |= {key: tuple(map(str, lineage[key])) for key in ("prompt_ids", "scorers")}
+        lineage["example_ids"] = tuple(map(str, lineage.get("example_ids", ())))
         lineage["offsets"] = tuple(
             OffsetRange(str(each["topic"]), int(each["partition"]), int(each["first"]), int(each["last"]))
             for each in lineage["offsets"]

@@ -8,6 +8,7 @@ content. Reading leaves no trace on disk. Blocking: callers use a thread.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -27,7 +28,7 @@ from tao_daemon.domain.report import SAME, AnswerOrder, AnswerPage
 
 _COMPLETIONS = """{'prompt_id': 'VARCHAR', 'prompt_token_ids': 'INTEGER[]',
  'completions': 'STRUCT("index" INTEGER, strategy VARCHAR, "text" VARCHAR, token_ids INTEGER[],
-                        logprobs DOUBLE[], finish_reason VARCHAR)[]'}"""
+                        logprobs DOUBLE[], finish_reason VARCHAR, extracted BOOLEAN)[]', 'examples': 'VARCHAR[]'}"""
 _SCORES = "{'prompt_id': 'VARCHAR', 'indices': 'INTEGER[]', 'rewards': 'DOUBLE[]', 'scorers': 'VARCHAR[]'}"
 _EVALUATION = """{'prompt_id': 'VARCHAR', 'incumbent_text': 'VARCHAR', 'candidate_text': 'VARCHAR',
  'incumbent_score': 'DOUBLE', 'candidate_score': 'DOUBLE', 'incumbent_tokens': 'INTEGER', 'candidate_tokens': 'INTEGER',
@@ -39,6 +40,14 @@ _ANSWER_COLUMNS = (
 _OUTLINE = """
 SELECT prompt_id, [{'index': c."index", 'strategy': c.strategy, 'finish_reason': c.finish_reason} for c in completions]
 FROM read_parquet(?)
+"""
+_BEST = """
+WITH sampled AS (SELECT prompt_id, unnest(completions) AS c FROM read_parquet($1)),
+     scored AS (SELECT prompt_id, unnest(indices) AS place, unnest(rewards) AS reward FROM read_parquet($2))
+SELECT prompt_id, c."text", reward
+FROM sampled JOIN scored USING (prompt_id)
+WHERE c."index" = place AND c.finish_reason = 'stop' AND c."text" <> ''
+QUALIFY row_number() OVER (PARTITION BY prompt_id ORDER BY reward DESC, place) = 1
 """
 _ORDERS = {
     AnswerOrder.REGRESSIONS: "NOT scored, CASE WHEN scored THEN difference END, file_row_number",
@@ -128,6 +137,19 @@ class RoundArchive:
         path = self._table(round_id, "scores")
         columns = ("prompt_id", "indices", "rewards", "scorers")
         return [_scored(path, groups, *(row[c] for c in columns)) for row in self._read_table(round_id, "scores")]
+
+    def best_completions(self, *, before: int, rounds: int, limit: int) -> list[tuple[str, str, float]]:
+        """(prompt, text, reward) of the best completion of each prompt, over the latest scored `rounds` before one.
+
+        The best come first, at most `limit`; completions that were cut off and those without a text are none.
+        """
+        found: dict[str, tuple[str, str, float]] = {}
+        scored = (n for n in sorted(self._numbers(), reverse=True) if n < before and self.has_scores(n))
+        for number in itertools.islice(scored, rounds):
+            rows = _fetch(self._table(number, "completions"), _BEST, str(self._table(number, "scores")))
+            for prompt_id, text, reward in rows:
+                found.setdefault(prompt_id, (prompt_id, text, reward))
+        return sorted(found.values(), key=lambda row: (-row[2], row[0]))[:limit]
 
     def write_evaluation(self, round_id: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Both answers to each held-out prompt with their scores."""
@@ -323,7 +345,10 @@ def _group(row: Mapping[str, Any]) -> CompletionGroup:
             token_ids=tuple(item["token_ids"]),
             logprobs=tuple(item["logprobs"]),
             finish_reason=item["finish_reason"],
+            extracted=bool(item.get("extracted")),  # rounds before there were such have no column
         )
         for item in row["completions"]
     )
-    return CompletionGroup(row["prompt_id"], tuple(row["prompt_token_ids"]), completions)
+    return CompletionGroup(
+        row["prompt_id"], tuple(row["prompt_token_ids"]), completions, tuple(row.get("examples") or ())
+    )

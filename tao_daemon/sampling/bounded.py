@@ -1,14 +1,15 @@
 """Many coroutines, a few at a time, one deadline, nothing left behind.
 
-start up to `limit` → wait for any → yield → start more → … → done | deadline | closed: the rest is cancelled
+start up to `limit` → one ends, the next starts → results as they are taken → done | deadline | closed: the rest is
+cancelled
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Coroutine, Iterator
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -18,23 +19,55 @@ async def as_finished(
 ) -> AsyncGenerator[T, None]:
     """Results in the order they finish. `jobs` is consumed lazily, `deadline` is in the loop's time.
 
+    The next job starts when one ends, also while the consumer is busy with a result; up to `limit` results wait for it.
     Raises TimeoutError at the deadline, or the first job's exception. Close it (`contextlib.aclosing`) and
     every started job has ended.
     """
-    loop = asyncio.get_running_loop()
-    pending: set[asyncio.Task[T]] = set()
+    slots = _Slots(jobs, limit)
     try:
-        while True:
-            pending |= {loop.create_task(job) for job in islice(jobs, limit - len(pending))}
-            if not pending:
-                return
-            timeout = max(0.0, deadline - loop.time())
-            done, pending = await asyncio.wait(pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            if not done:
-                raise TimeoutError
-            for task in done:
+        slots.fill()
+        while slots.running or slots.finished:
+            if not slots.finished:
+                async with asyncio.timeout_at(deadline):
+                    await slots.changed.wait()
+            while slots.finished:
+                task = slots.finished.popleft()
+                slots.fill()
                 yield task.result()
+            slots.changed.clear()
     finally:
-        for task in pending:
+        await slots.close()
+
+
+class _Slots(Generic[T]):
+    def __init__(self, jobs: Iterator[Coroutine[Any, Any, T]], limit: int) -> None:
+        self._jobs: Iterator[Coroutine[Any, Any, T]] | None = jobs
+        self._limit = limit
+        self.running: set[asyncio.Task[T]] = set()
+        self.finished: deque[asyncio.Task[T]] = deque()
+        self.changed = asyncio.Event()
+
+    def fill(self) -> None:
+        while self._jobs is not None and len(self.running) < self._limit and len(self.finished) < self._limit:
+            job = next(self._jobs, None)
+            if job is None:
+                self._jobs = None
+                return
+            task = asyncio.get_running_loop().create_task(job)
+            self.running.add(task)
+            task.add_done_callback(self._ended)
+
+    async def close(self) -> None:
+        self._jobs = None
+        left = list(self.running)
+        for task in left:
             task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        await asyncio.gather(*left, *self.finished, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[T]) -> None:
+        self.running.discard(task)
+        self.finished.append(task)
+        self.changed.set()
+        if task.cancelled() or task.exception() is not None:
+            self._jobs = None
+        self.fill()

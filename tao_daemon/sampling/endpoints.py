@@ -1,38 +1,40 @@
-"""Calls to the model servers that never press a busy one: round robin, back-off, deadline, retries.
+"""Calls to the model servers that never press a busy one: the least busy first, back-off, deadline, retries.
 
-Asking a model again is harmless, so what may pass is asked again, of the next server.
-call → wait for room and for a turn → ask within the deadline → answer | retry elsewhere | UpstreamError
+Asking a model again is harmless, so what may pass is asked again, of the next server. A server that failed is left
+out for a while, as long as there is another.
+call → wait for a turn and for room → ask within the deadline → answer | retry elsewhere | UpstreamError
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from itertools import count
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from tao_daemon.clients.retry import RetryPolicy
+from tao_daemon.clients.retry import RetryPolicy, is_transient
 from tao_daemon.domain.errors import UpstreamError, UpstreamTimeout
 from tao_daemon.sampling.pace import Pace
+from tao_daemon.sampling.room import QueueLength, Room
+
+T = TypeVar("T")
 
 REFUSALS = (400, 413, 422)
 """Statuses that blame the request itself: no server and no later time will take it."""
 
-_FIRST_PAUSE_SECONDS = 0.25
-_LONGEST_PAUSE_SECONDS = 5.0
-_POLL_TIMEOUT_SECONDS = 15.0
+_FIRST_ABSENCE_SECONDS, _LONGEST_ABSENCE_SECONDS = 1.0, 30.0
+_TOKENIZE_SECONDS = 60.0
 
 
-class ModelServer(Protocol):
+class ModelServer(QueueLength, Protocol):
     """One vLLM server. Every method raises UpstreamError."""
 
     async def chat(self, body: Mapping[str, Any]) -> dict[str, Any]: ...
 
     async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]: ...
 
-    async def waiting_requests(self) -> int:
-        """Requests in the server's queue, ours included."""
-        ...
+    async def tokenize(self, body: Mapping[str, Any]) -> tuple[int, ...]: ...
 
 
 def is_refusal(error: UpstreamError) -> bool:
@@ -64,47 +66,93 @@ class Endpoints:
 
         Waiting for a busy server does not count towards the deadline of the request.
         """
-        # Each call goes its own way round, so that asking again always means another server.
-        turns = count(next(self._turns))
+        size = int(body.get("n", 1))
 
-        async def once() -> dict[str, Any]:
-            endpoint = self._endpoints[next(turns) % len(self._endpoints)]
-            await endpoint.room()
-            async with self._pace.turn():
-                return await endpoint.ask(body, self._timeout)
+        async def ask(endpoint: _Endpoint) -> dict[str, Any]:
+            with endpoint.busy(size):
+                await endpoint.room.enter(size)
+                operation = endpoint.server.chat if "messages" in body else endpoint.server.complete
+                return await _within(operation(body), self._timeout, "sampling.timeout_seconds")
+
+        return await self._somewhere(ask, self._pace.turn)
+
+    async def tokenize(self, body: Mapping[str, Any]) -> tuple[int, ...]:
+        """Token ids, by the server's own tokenizer; costs the model no time. Raises UpstreamError."""
+        return await self._somewhere(
+            lambda endpoint: _within(endpoint.server.tokenize(body), _TOKENIZE_SECONDS, "the time for tokenizing"),
+            nullcontext,
+        )
+
+    async def _somewhere(
+        self, ask: Callable[[_Endpoint], Awaitable[T]], turn: Callable[[], AbstractAsyncContextManager[None]]
+    ) -> T:
+        tried: list[_Endpoint] = []
+
+        async def once() -> T:
+            async with turn():
+                endpoint = self._next(tried)
+                tried.append(endpoint)
+                try:
+                    found = await ask(endpoint)
+                except UpstreamError as error:
+                    if is_transient(error):
+                        endpoint.failed(asyncio.get_running_loop().time())
+                    raise
+                endpoint.answered()
+                return found
 
         return await self._retry.call(once)
 
+    def _next(self, tried: Sequence[_Endpoint]) -> _Endpoint:
+        """Not one that was tried more often, or is absent, while there is another; of the rest the least busy."""
+        now, turn, total = asyncio.get_running_loop().time(), next(self._turns), len(self._endpoints)
+        # Ties are broken in turn.
+        order = [self._endpoints[(turn + place) % total] for place in range(total)]
+        chosen = min(order, key=lambda each: (tried.count(each), each.is_absent(now), each.in_flight))
+        chosen.called(now)
+        return chosen
+
 
 class _Endpoint:
-    def __init__(self, server: ModelServer, max_waiting_requests: int) -> None:
-        self._server = server
-        self._max_waiting = max_waiting_requests
-        self._turn = asyncio.Lock()
+    def __init__(self, server: ModelServer, max_waiting: int) -> None:
+        self.server = server
+        self.room = Room(server, max_waiting)
+        self.in_flight = 0
+        """Completions that are asked for, or wait for room here."""
+        self._absence = 0.0
+        """Seconds; 0 while it answers."""
+        self._absent_until = 0.0
+        self._doubles_at = 0.0
 
-    async def room(self) -> None:
-        """Return when the server's queue is short enough. One caller at a time looks, in order of arrival."""
-        async with self._turn:
-            pause = _FIRST_PAUSE_SECONDS
-            while await self._waiting() > self._max_waiting:
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+    def is_absent(self, now: float) -> bool:
+        return now < self._absent_until
 
-    async def ask(self, body: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-        operation = self._server.chat if "messages" in body else self._server.complete
+    @contextmanager
+    def busy(self, size: int) -> Iterator[None]:
+        self.in_flight += size
         try:
-            async with asyncio.timeout(timeout):
-                return await operation(body)
-        except TimeoutError:
-            raise UpstreamTimeout(
-                f"the model server did not answer within sampling.timeout_seconds ({timeout:g} s)"
-            ) from None
+            yield
+        finally:
+            self.in_flight -= size
 
-    async def _waiting(self) -> int:
-        try:
-            async with asyncio.timeout(_POLL_TIMEOUT_SECONDS):
-                return await self._server.waiting_requests()
-        except TimeoutError:
-            raise UpstreamTimeout(
-                f"the model server did not tell its queue length within {_POLL_TIMEOUT_SECONDS:g} s"
-            ) from None
+    def called(self, now: float) -> None:
+        # One call finds out whether a server that failed is back; the others need not wait for that.
+        if self._absence and not self.is_absent(now):
+            self._absent_until = now + self._absence
+
+    def failed(self, now: float) -> None:
+        # Calls that were in flight when it went down say nothing new.
+        if now >= self._doubles_at:
+            self._absence = min(max(2.0 * self._absence, _FIRST_ABSENCE_SECONDS), _LONGEST_ABSENCE_SECONDS)
+        self._absent_until = self._doubles_at = now + self._absence
+
+    def answered(self) -> None:
+        self._absence = self._absent_until = self._doubles_at = 0.0
+
+
+async def _within(asked: Awaitable[T], seconds: float, limit: str) -> T:
+    try:
+        async with asyncio.timeout(seconds):
+            return await asked
+    except TimeoutError:
+        raise UpstreamTimeout(f"the model server did not answer within {limit} ({seconds:g} s)") from None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 Body = dict[str, Any]
@@ -37,10 +38,22 @@ _UNSHAPED = {
     "repetition_penalty": 1.0,
 }
 """The model's own distribution: then the server's raw log-probabilities are the behaviour's."""
+_UNCONSTRAINED: Mapping[str, Any] = MappingProxyType({})
 
 
-def sampling_body(request: Mapping[str, Any], *, model: str, completions: int, max_tokens: int, seed: int) -> Body:
-    """Ask for `completions` samples with token ids and log-probabilities. Lengths in tokens."""
+def sampling_body(
+    request: Mapping[str, Any],
+    *,
+    model: str,
+    completions: int,
+    max_tokens: int,
+    seed: int,
+    constraint: Mapping[str, Any] = _UNCONSTRAINED,
+) -> Body:
+    """Ask for `completions` samples with token ids and log-probabilities. Lengths in tokens.
+
+    `constraint`: fields that constrain decoding, for exploration.
+    """
     body = {key: value for key, value in request.items() if key in _PROMPT_FIELDS | _END_FIELDS}
     if "tools" in body:
         body["tool_choice"] = "none"
@@ -49,7 +62,7 @@ def sampling_body(request: Mapping[str, Any], *, model: str, completions: int, m
     body |= {"logprobs": True, "top_logprobs": 0} if "messages" in body else {"logprobs": 0}
     body |= {"model": model, "n": completions, "seed": seed, "return_token_ids": True}
     body["max_tokens"] = length_limit(request, max_tokens)
-    return body
+    return body | dict(constraint)
 
 
 def answer_body(request: Mapping[str, Any], *, model: str, max_tokens: int, temperature: float, seed: int) -> Body:
@@ -66,32 +79,7 @@ def length_limit(request: Mapping[str, Any], max_tokens: int) -> int:
     return min([max_tokens, *(n for n in asked if isinstance(n, int) and not isinstance(n, bool) and n > 0)])
 
 
-def with_instruction(request: Mapping[str, Any], instruction: str) -> Body | None:
-    """The same request with an instruction for exploration, None where there is no text to add it to.
-
-    Chat: at the end of the first system message, or as a new one. Completions: before the prompt.
-    """
-    if "messages" in request:
-        return {**request, "messages": _instructed(list(request["messages"]), instruction)}
-    prompt = request.get("prompt")
-    return {**request, "prompt": f"{instruction}\n\n{prompt}"} if isinstance(prompt, str) else None
-
-
 def seed_for(seed: int, prompt_id: str, strategy: str) -> int:
     """An independent 31-bit seed per prompt and strategy; vLLM adds the sample's index to it."""
     digest = hashlib.blake2b(f"{seed}\x00{prompt_id}\x00{strategy}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1
-
-
-def _instructed(messages: list[Mapping[str, Any]], instruction: str) -> list[Mapping[str, Any]]:
-    for place, message in enumerate(messages):
-        if message.get("role") in ("system", "developer"):
-            content = _joined(message.get("content"), instruction)
-            return [*messages[:place], {**message, "content": content}, *messages[place + 1 :]]
-    return [{"role": "system", "content": instruction}, *messages]
-
-
-def _joined(content: Any, instruction: str) -> Any:
-    if isinstance(content, list):
-        return [*content, {"type": "text", "text": instruction}]
-    return f"{content}\n\n{instruction}" if content else instruction

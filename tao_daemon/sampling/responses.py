@@ -25,6 +25,8 @@ class Parsed:
     completions: tuple[Completion, ...]
     malformed: int
     """Completions that were asked for and are not here."""
+    end_tokens: frozenset[int] = frozenset()
+    """Tokens that ended a completion by themselves, not because of a stop string."""
 
 
 def parse_completions(response: Mapping[str, Any], *, expected: int, strategy: str, first_index: int) -> Parsed:
@@ -40,7 +42,12 @@ def parse_completions(response: Mapping[str, Any], *, expected: int, strategy: s
         return Parsed((), (), expected)
     found = [_completion(choice, first_index + place, strategy) for place, choice in enumerate(choices)]
     kept = tuple(completion for completion in found if completion is not None)
-    return Parsed(prompt, kept, expected - len(kept))
+    ends = frozenset(
+        completion.token_ids[-1]
+        for completion, choice in zip(found, choices, strict=True)
+        if completion is not None and completion.token_ids and _ended(choice)
+    )
+    return Parsed(prompt, kept, expected - len(kept), ends)
 
 
 def parse_answer(response: Mapping[str, Any]) -> Answer | None:
@@ -58,6 +65,11 @@ def _completion(choice: Mapping[str, Any], index: int, strategy: str) -> Complet
     if tokens is None or logprobs is None or len(tokens) != len(logprobs) or finish in _NOT_FINISHED:
         return None
     return Completion(index, strategy, _text(choice), tokens, logprobs, str(finish))
+
+
+def _ended(choice: Mapping[str, Any]) -> bool:
+    # vLLM: None for the end of text, the token for stop_token_ids, the string for stop.
+    return choice.get("finish_reason") == "stop" and not isinstance(choice.get("stop_reason"), str)
 
 
 def _text(choice: Mapping[str, Any]) -> str:

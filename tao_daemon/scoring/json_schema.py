@@ -20,7 +20,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-from tao_daemon.scoring.patterns import compile_pattern, unrolled
+from tao_daemon.clients.patterns import compile_pattern, unrolled
 
 MAX_SCHEMA_UNROLLED = 20_000
 """Sum over a schema's patterns of `patterns.unrolled`."""

@@ -15,17 +15,25 @@ import math
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from importlib import metadata
 from typing import Any
 
 from tao_daemon.scoring.verifier import Failure, Score
 
 MAX_LEFT_BEHIND = 8
+ENTRY_POINTS = "tao_daemon.scorers"
+"""Group in which installed packages offer functions by name."""
 
 Function = Callable[[dict[str, Any], str], Any]
 
 
 def import_function(path: str) -> Function:
-    """The function at "package.module:function". Raises ValueError that says what is missing."""
+    """The function at "package.module:function", or of the entry point of that name in `ENTRY_POINTS`.
+
+    Raises ValueError that says what is missing.
+    """
+    if ":" not in path:
+        path = _entry_point(path)
     module_name, _, name = path.partition(":")
     if not module_name or not name:
         raise ValueError(f'callable {path!r} is not of the form "package.module:function"')
@@ -38,6 +46,18 @@ def import_function(path: str) -> Function:
     if not callable(function):
         raise ValueError(f"module {module_name!r} has no function {name!r}")
     return function  # type: ignore[no-any-return]
+
+
+def _entry_point(name: str) -> str:
+    """The "package.module:function" that an installed package has put under the name. Raises ValueError."""
+    found = {point.name: f"{point.module}:{point.attr}" for point in metadata.entry_points(group=ENTRY_POINTS)}
+    if name not in found:
+        known = ", ".join(sorted(found)) or "none"
+        raise ValueError(
+            f'callable {name!r} is neither "package.module:function" nor an entry point in the group {ENTRY_POINTS!r} '
+            f"(installed: {known})"
+        )
+    return found[name]
 
 
 class PythonVerifier:

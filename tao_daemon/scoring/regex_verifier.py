@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tao_daemon.scoring.patterns import compile_pattern
+from tao_daemon.clients.patterns import compile_pattern
 from tao_daemon.scoring.verifier import Failure, Score
 
 

@@ -1,35 +1,34 @@
 """Scores completions with the configured scorers and with what the request itself demands.
 
-A text that any of its scorers fails on has no reward. Checks run in worker threads: the loop never waits.
-config → verifiers built and checked → prompt and texts → rewards
+A text that any of its scorers fails on has no reward. `score` sees a prompt's completions together, `absolute` the
+answers that a gate compares.
+config → graders built and checked → prompt and texts → rewards → close
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+
+import aiohttp
 
 from tao_daemon.config import Match, ScorerConfig
 from tao_daemon.domain.errors import ConfigError
 from tao_daemon.domain.prompt import Prompt
+from tao_daemon.domain.signals import Emit, ScorerFailed, discard
+from tao_daemon.scoring.building import build_grader
 from tao_daemon.scoring.combine import absolute, within_group
-from tao_daemon.scoring.json_verifier import JsonVerifier
+from tao_daemon.scoring.graders import by_own_format
 from tao_daemon.scoring.matching import matches
-from tao_daemon.scoring.python_verifier import PythonVerifier, import_function
-from tao_daemon.scoring.regex_verifier import RegexVerifier
-from tao_daemon.scoring.request_verifier import request_verifier
-from tao_daemon.scoring.verifier import Failure, Score, Verifier
+from tao_daemon.scoring.verifier import Failure, Grader, Score
 
 REQUEST_SCORER = "request.response_format"
 """Name of the verifier that a request brings with it; no configured scorer can have it."""
 
-Check = Callable[[Mapping[str, Any], str], Awaitable[Score]]
+Combine = Callable[[list[list[float]], list[float]], list[float]]
 
 _log = logging.getLogger(__name__)
 
@@ -39,17 +38,27 @@ class _Entry:
     name: str
     weight: float
     match: Match
-    check: Check
+    grader: Grader
 
 
 class ConfiguredScorer:
     """Implements `Scorer`. Raises ConfigError for a scorer that cannot work. Use from one event loop;
     `accepts` and `names` are safe from any thread."""
 
-    def __init__(self, scorers: Sequence[ScorerConfig], *, min_spread: float) -> None:
-        """`min_spread`: smallest spread of raw scores in a group that counts as a difference."""
-        self._entries = tuple(_entry(scorer) for scorer in scorers)
+    def __init__(
+        self,
+        scorers: Sequence[ScorerConfig],
+        *,
+        min_spread: float,
+        session: aiohttp.ClientSession | None = None,
+        emit: Emit = discard,
+    ) -> None:
+        """`min_spread`: smallest spread of raw scores in a group that counts as a difference. `session` stays the
+        caller's; without one, a scorer that asks a server cannot work."""
+        own = _Entry(REQUEST_SCORER, 1.0, Match(), by_own_format())
+        self._entries = (*[_entry(scorer, session, emit) for scorer in scorers], own)
         self._min_spread = min_spread
+        self._emit = emit
 
     def accepts(self, prompt: Prompt) -> bool:
         return bool(self._applying(prompt))
@@ -59,80 +68,67 @@ class ConfiguredScorer:
 
     async def score(self, prompt: Prompt, texts: Sequence[str]) -> Sequence[float | None]:
         """Rewards for training, relative to the group where several scorers apply."""
-
-        def combine(rows: list[list[float]], weights: list[float]) -> list[float]:
-            return within_group(rows, weights, min_spread=self._min_spread)
-
-        return await self._score(prompt, texts, combine)
+        entries = self._asked(prompt)
+        table = await asyncio.gather(*[entry.grader.grade(prompt, texts) for entry in entries])
+        return self._rewards(prompt, len(texts), list(zip(entries, table, strict=True)), self._within_group)
 
     async def absolute(self, prompt: Prompt, texts: Sequence[str]) -> Sequence[float | None]:
-        """Scores for evaluation, each for its text alone: the weighted mean of raw scores."""
-        return await self._score(prompt, texts, absolute)
+        """Scores for evaluation: the weighted mean of raw scores. None too where no scorer says anything of so few
+        texts."""
+        entries = self._asked(prompt)
+        table = await asyncio.gather(*[entry.grader.absolute(prompt, texts) for entry in entries])
+        rows = [(entry, row) for entry, row in zip(entries, table, strict=True) if row is not None]
+        return self._rewards(prompt, len(texts), rows, absolute)
+
+    async def preview(self, prompt: Prompt, texts: Sequence[str]) -> Sequence[float | None] | None:
+        if not all(entry.grader.is_free for entry in self._asked(prompt)):
+            return None
+        return await self.score(prompt, texts)
+
+    async def close(self) -> None:
+        """End what scorers hold, processes of their own among it. Idempotent."""
+        for entry in self._entries:
+            await entry.grader.close()
 
     def _applying(self, prompt: Prompt) -> list[_Entry]:
-        entries = [entry for entry in self._entries if matches(prompt, **entry.match.model_dump())]
-        own = request_verifier(prompt.request)
-        return entries if own is None else [*entries, _Entry(REQUEST_SCORER, 1.0, Match(), _in_thread(own))]
+        return [
+            entry
+            for entry in self._entries
+            if matches(prompt, **entry.match.model_dump()) and entry.grader.applies(prompt)
+        ]
 
-    async def _score(
-        self,
-        prompt: Prompt,
-        texts: Sequence[str],
-        combine: Callable[[list[list[float]], list[float]], list[float]],
-    ) -> list[float | None]:
+    def _asked(self, prompt: Prompt) -> list[_Entry]:
         entries = self._applying(prompt)
         if not entries:
             raise ValueError(f"no scorer matches prompt {prompt.id}; ask accepts() before")
-        table = [[await entry.check(prompt.request, text) for text in texts] for entry in entries]
-        for entry, row in zip(entries, table, strict=True):
-            _report_failures(entry.name, prompt.id, row)
-        good = [place for place in range(len(texts)) if not any(isinstance(row[place], Failure) for row in table)]
-        if not good:
-            return [None] * len(texts)
-        rewards = combine([[float(row[place]) for place in good] for row in table], [e.weight for e in entries])
-        found = dict(zip(good, rewards, strict=True))
-        return [found.get(place) for place in range(len(texts))]
+        return entries
+
+    def _within_group(self, rows: list[list[float]], weights: list[float]) -> list[float]:
+        return within_group(rows, weights, min_spread=self._min_spread)
+
+    def _rewards(
+        self, prompt: Prompt, texts: int, rows: Sequence[tuple[_Entry, Sequence[Score]]], combine: Combine
+    ) -> list[float | None]:
+        for entry, row in rows:
+            self._report_failures(entry.name, prompt.id, row)
+        good = [place for place in range(texts) if not any(isinstance(row[place], Failure) for _, row in rows)]
+        if not good or not rows:
+            return [None] * texts
+        table = [[float(row[place]) for place in good] for _, row in rows]
+        found = dict(zip(good, combine(table, [entry.weight for entry, _ in rows]), strict=True))
+        return [found.get(place) for place in range(texts)]
+
+    def _report_failures(self, name: str, prompt_id: str, row: Sequence[Score]) -> None:
+        failures = Counter(score.value for score in row if isinstance(score, Failure))
+        for kind, count in failures.items():
+            self._emit(ScorerFailed(name, kind, count))
+        if failures:
+            extra = {"scorer": name, "prompt_id": prompt_id, "failures": dict(failures)}
+            _log.warning("scorer failed", extra=extra)
 
 
-def _report_failures(name: str, prompt_id: str, row: Sequence[Score]) -> None:
-    failures = Counter(score.value for score in row if isinstance(score, Failure))
-    if failures:
-        _log.warning("scorer failed", extra={"scorer": name, "prompt_id": prompt_id, "failures": dict(failures)})
-
-
-def _entry(config: ScorerConfig) -> _Entry:
+def _entry(config: ScorerConfig, session: aiohttp.ClientSession | None, emit: Emit) -> _Entry:
     try:
-        return _Entry(config.name, config.weight, config.match, _check(config))
+        return _Entry(config.name, config.weight, config.match, build_grader(config, session, emit))
     except ValueError as error:
         raise ConfigError(f"scorer {config.name!r} ({config.type}): {error}") from None
-
-
-def _check(config: ScorerConfig) -> Check:
-    match config.type:
-        case "json_schema":
-            assert config.schema_file is not None
-            schema = _read_json(config.schema_file)
-            return _in_thread(JsonVerifier(schema, timeout_seconds=config.timeout_seconds))
-        case "regex":
-            assert config.pattern is not None
-            return _in_thread(RegexVerifier(config.pattern, timeout_seconds=config.timeout_seconds))
-        case "python":
-            assert config.callable is not None
-            function = import_function(config.callable)
-            return PythonVerifier(function, timeout_seconds=config.timeout_seconds).check
-
-
-def _in_thread(verifier: Verifier) -> Check:
-    async def check(request: Mapping[str, Any], text: str) -> Score:
-        return await asyncio.to_thread(verifier.check, text)
-
-    return check
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"cannot read schema_file {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise ValueError(f"schema_file {path} is not JSON: {error}") from None

@@ -1,9 +1,12 @@
-"""What a verifier says of one answer: a score, or why there is none."""
+"""What is said of one answer: a score, or why there is none; and the two shapes of those who say it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
+
+from tao_daemon.domain.prompt import Prompt
 
 
 class Failure(StrEnum):
@@ -12,9 +15,15 @@ class Failure(StrEnum):
     TIMEOUT = "timeout"
     ERROR = "error"
     OUT_OF_RANGE = "out_of_range"
-    """The user's function returned something other than a number in [0, 1]."""
+    """Something other than a number in [0, 1], or a raw score that is not finite."""
     STUCK = "stuck"
     """Too many earlier calls of the user's function never came back."""
+    UNREADABLE = "unreadable"
+    """The model's replies were not what was asked for, however often it was asked."""
+    UNAVAILABLE = "unavailable"
+    """The server or the process that scores does not answer."""
+    UNTRUSTED = "untrusted"
+    """The judge prefers meaningless answers to real ones."""
 
 
 Score = float | Failure
@@ -25,3 +34,31 @@ class Verifier(Protocol):
     """Decides by the answer's text alone. Safe from any thread, never raises, ends in bounded time."""
 
     def check(self, text: str) -> Score: ...
+
+
+class Grader(Protocol):
+    """Scores the completions of one prompt together. Never raises for what a server, a model or a text does.
+
+    Use from one event loop; `applies` and `is_free` are safe from any thread.
+    """
+
+    @property
+    def is_free(self) -> bool:
+        """Whether each text is scored by itself, at once and at no cost: scores are then to be had while sampling."""
+        ...
+
+    def applies(self, prompt: Prompt) -> bool:
+        """Whether there is anything in the prompt to score by."""
+        ...
+
+    async def grade(self, prompt: Prompt, texts: Sequence[str]) -> list[Score]:
+        """One score per text; what it means may depend on the others."""
+        ...
+
+    async def absolute(self, prompt: Prompt, texts: Sequence[str]) -> list[Score] | None:
+        """One score per text for evaluation; None from a scorer that says nothing of so few."""
+        ...
+
+    async def close(self) -> None:
+        """Give back what it holds. Idempotent."""
+        ...

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tao_daemon.clients import process_metrics
 from tao_daemon.domain import gateway_metrics
 from tao_daemon.domain.metrics import Family, Kind, Label
-from tao_daemon.telemetry import control, intake, learning, rollout_families, rounds, sampling, serving
+from tao_daemon.telemetry import control, intake, learning, rollout_families, rounds, sampling, scoring, serving
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ DAEMON: tuple[Family, ...] = (
     *process_metrics.FAMILIES,
     *intake.FAMILIES,
     *sampling.FAMILIES,
+    *scoring.FAMILIES,
     *learning.FAMILIES,
     *rounds.FAMILIES,
     *rollout_families.FAMILIES,

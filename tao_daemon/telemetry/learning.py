@@ -8,7 +8,7 @@ from tao_daemon.clients.prometheus import make_counter, make_gauge, make_histogr
 from tao_daemon.domain.metrics import UNKNOWN, Label, counter, gauge, histogram, timestamp
 from tao_daemon.domain.ports import Clock
 from tao_daemon.domain.report import Decision
-from tao_daemon.domain.signals import CandidateEvaluated, TrainingEnded, TrainingStepped
+from tao_daemon.domain.signals import CandidateEvaluated, DivergenceMeasured, TrainingEnded, TrainingStepped
 
 STEPS = counter(
     "tao_learning_steps",
@@ -69,6 +69,14 @@ LAST_TRAINED = timestamp(
     "tao_learning_last_success",
     "When an adapter was last trained.",
     "Rounds begin and none gets past training.",
+)
+DIVERGENCE = gauge(
+    "tao_learning_divergence_nats",
+    "nats",
+    "KL divergence per answer of the latest candidate, on its own ones: from its start, and from the base model.",
+    "base nears gate.max_kl_to_base: rounds add up to another model; look at what users see before you raise it.",
+    Label("source", ("start", "base")),
+    start=UNKNOWN,
 )
 VERDICTS = counter(
     "tao_evaluation_verdicts",
@@ -140,6 +148,7 @@ FAMILIES = (
     TRAININGS,
     TRAINING_SECONDS,
     LAST_TRAINED,
+    DIVERGENCE,
     VERDICTS,
     DIFFERENCE,
     SCORE,
@@ -161,11 +170,16 @@ class LearningMetrics:
         self._trainings = make_counter(TRAININGS, registry)
         self._seconds = make_histogram(TRAINING_SECONDS, registry)
         self._last_trained = make_gauge(LAST_TRAINED, registry)
+        self._divergence = make_gauge(DIVERGENCE, registry)
         self._measured = {
             "mismatch": make_gauge(MISMATCH, registry),
             "gradient_norm": make_gauge(GRADIENT, registry),
             "tokens_per_second": make_gauge(SPEED, registry),
         }
+
+    def diverged(self, signal: DivergenceMeasured) -> None:
+        self._divergence.labels("start").set(signal.from_start)
+        self._divergence.labels("base").set(signal.from_base)
 
     def stepped(self, signal: TrainingStepped) -> None:
         self._steps.inc()

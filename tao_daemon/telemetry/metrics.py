@@ -18,9 +18,11 @@ from tao_daemon.domain.signals import (
     BufferFailed,
     BufferMeasured,
     BufferWritten,
+    CanariesJudged,
     CandidateEvaluated,
     CompletionsSampled,
     DeadLettersFailed,
+    DivergenceMeasured,
     GroupsScored,
     IntakeInterrupted,
     IntakeLagMeasured,
@@ -32,7 +34,10 @@ from tao_daemon.domain.signals import (
     PromptsBuffered,
     RecordsRejected,
     SamplesLost,
+    SamplesMeasured,
     SamplingPaced,
+    ScorerAsked,
+    ScorerFailed,
     Signal,
     TrainingEnded,
     TrainingStepped,
@@ -43,7 +48,8 @@ from tao_daemon.telemetry.intake import BufferMetrics, IntakeMetrics
 from tao_daemon.telemetry.learning import EvaluationMetrics, LearningMetrics
 from tao_daemon.telemetry.rollout import RolloutMetrics, RoutesMetrics
 from tao_daemon.telemetry.rounds import RoundMetrics
-from tao_daemon.telemetry.sampling import SamplingMetrics, ScoringMetrics
+from tao_daemon.telemetry.sampling import SamplingMetrics
+from tao_daemon.telemetry.scoring import ScoringMetrics
 from tao_daemon.telemetry.serving import ServingMetrics
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
@@ -100,8 +106,18 @@ class Metrics:
                 self.sampling.lost(signal)
             case SamplingPaced():
                 self.sampling.paced(signal)
+            case SamplesMeasured():
+                self.sampling.measured(signal)
             case GroupsScored():
                 self.scoring.scored(signal)
+            case ScorerFailed():
+                self.scoring.failed(signal)
+            case ScorerAsked():
+                self.scoring.asked(signal)
+            case CanariesJudged():
+                self.scoring.canaries(signal)
+            case DivergenceMeasured():
+                self.learning.diverged(signal)
             case TrainingStepped():
                 self.learning.stepped(signal)
             case TrainingEnded():

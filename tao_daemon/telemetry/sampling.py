@@ -1,4 +1,4 @@
-"""Metrics of sampling and scoring."""
+"""Metrics of sampling: what it costs, and what the completions are like."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from tao_daemon.clients.prometheus import make_counter, make_gauge, make_histogram
 from tao_daemon.domain.completion import PLAIN
 from tao_daemon.domain.metrics import OTHER, UNKNOWN, Label, counter, gauge, histogram
-from tao_daemon.domain.signals import CompletionsSampled, GroupsScored, SamplesLost, SamplingPaced
+from tao_daemon.domain.signals import CompletionsSampled, SamplesLost, SamplesMeasured, SamplingPaced
 
 COMPLETIONS = counter(
     "tao_sampling_completions",
@@ -26,8 +26,16 @@ LOST = counter(
     "tao_sampling_lost",
     "requests or completions",
     "Samples that did not come: requests refused by a server or given up, completions that made no sense.",
-    "unavailable: servers are down or overloaded. refused: prompts too long for the server, or its settings changed.",
-    Label("kind", ("refused", "unavailable", "malformed", OTHER)),
+    "unavailable: servers are down or overloaded. refused: prompts too long for the server, or its settings changed. "
+    "no_answer: a chain of thought without the answer that its strategy looks for.",
+    Label("kind", ("refused", "unavailable", "malformed", "no_answer", "no_tokens", OTHER)),
+)
+BUDGET = counter(
+    "tao_sampling_budget_completions",
+    "completions",
+    "Plain completions not asked for, as their prompt's rewards were all the same, and those added where they differed.",
+    "Whether sampling.first_completions pays.",
+    Label("change", ("spared", "added")),
 )
 GROUP_SECONDS = histogram(
     "tao_sampling_group_seconds",
@@ -62,39 +70,51 @@ SLOWDOWN = gauge(
     "Users complain during a round: above sampling.live_slowdown, sampling must already be giving way.",
     start=UNKNOWN,
 )
-GROUPS = counter(
-    "tao_scoring_groups",
-    "groups",
-    "Groups of completions by whether they can teach something.",
-    "Rounds fail for want of groups: dropped ones have equal rewards, or could not be scored.",
-    Label("fate", ("kept", "dropped")),
+ENTROPY = gauge(
+    "tao_sampling_entropy_nats",
+    "nats",
+    "Entropy per token of the plain completions of the latest round, estimated from their own log-probabilities.",
+    "It falls round after round: the model collapses onto few answers, and soon nothing is left to learn from.",
+    start=UNKNOWN,
 )
-SCORER_FAILURES = counter(
-    "tao_scoring_failures",
-    "groups",
-    "Groups that a scorer failed on; they are among the dropped ones.",
-    "A scorer of yours raises, is too slow, or returns no number in [0, 1]: the log says which.",
+LENGTH = gauge(
+    "tao_sampling_length_tokens",
+    "tokens",
+    "Length of the plain completions of the latest round.",
+    "It drifts without need: the scorers reward length, or brevity.",
+    Label("statistic", ("mean", "p95")),
+    start=UNKNOWN,
 )
-REWARD = gauge(
-    "tao_scoring_mean_reward_ratio",
+DISTINCT = gauge(
+    "tao_sampling_distinct_ratio",
     "ratio",
-    "Mean reward of the latest round: of all completions, and of the plain ones alone.",
-    "Over rounds: plain rises when learning works. Both at 1: nothing is left to learn with these scorers.",
-    Label("completions", ("all", PLAIN)),
+    "Share of distinct words, pairs of words and whole texts among a prompt's plain completions, latest round.",
+    "Towards 1 / completions for texts: every completion says the same.",
+    Label("of", ("words", "pairs", "texts")),
+    start=UNKNOWN,
+)
+SPOILT = gauge(
+    "tao_sampling_spoilt_ratio",
+    "ratio",
+    "Share of the latest round's plain completions that were cut off, are empty, repeat without end, or refuse.",
+    "It rises: what the scorers reward is not what users want.",
+    Label("how", ("truncated", "empty", "repeated", "refusal")),
     start=UNKNOWN,
 )
 FAMILIES = (
     COMPLETIONS,
     TOKENS,
     LOST,
+    BUDGET,
     GROUP_SECONDS,
     LIMIT,
     IN_FLIGHT,
     WAITING,
     SLOWDOWN,
-    GROUPS,
-    SCORER_FAILURES,
-    REWARD,
+    ENTROPY,
+    LENGTH,
+    DISTINCT,
+    SPOILT,
 )
 
 
@@ -103,11 +123,25 @@ class SamplingMetrics:
         self._completions = make_counter(COMPLETIONS, registry)
         self._tokens = make_counter(TOKENS, registry)
         self._lost = make_counter(LOST, registry)
+        self._budget = make_counter(BUDGET, registry)
         self._group_seconds = make_histogram(GROUP_SECONDS, registry)
         self._limit = make_gauge(LIMIT, registry)
         self._in_flight = make_gauge(IN_FLIGHT, registry)
         self._waiting = make_gauge(WAITING, registry)
         self._slowdown = make_gauge(SLOWDOWN, registry)
+        length, distinct, spoilt = (make_gauge(family, registry) for family in (LENGTH, DISTINCT, SPOILT))
+        self._meters = {
+            "entropy": make_gauge(ENTROPY, registry),
+            "tokens_mean": length.labels("mean"),
+            "tokens_p95": length.labels("p95"),
+            "distinct_1": distinct.labels("words"),
+            "distinct_2": distinct.labels("pairs"),
+            "distinct_texts": distinct.labels("texts"),
+            "truncated": spoilt.labels("truncated"),
+            "empty": spoilt.labels("empty"),
+            "repeated": spoilt.labels("repeated"),
+            "refusals": spoilt.labels("refusal"),
+        }
         self._completions.labels(PLAIN)
 
     def sampled(self, signal: CompletionsSampled) -> None:
@@ -115,6 +149,12 @@ class SamplingMetrics:
             self._completions.labels(strategy).inc(count)
         self._tokens.inc(signal.tokens)
         self._group_seconds.observe(signal.seconds)
+        self._budget.labels("spared").inc(signal.spared)
+        self._budget.labels("added").inc(signal.added)
+
+    def measured(self, signal: SamplesMeasured) -> None:
+        for name, kept in self._meters.items():
+            kept.set(signal.meters.get(name, UNKNOWN))
 
     def lost(self, signal: SamplesLost) -> None:
         self._lost.labels(LOST.labels[0].known(signal.kind)).inc(signal.count)
@@ -124,17 +164,3 @@ class SamplingMetrics:
         self._in_flight.set(signal.in_flight)
         self._waiting.set(signal.waiting)
         self._slowdown.set(UNKNOWN if signal.slowdown is None else signal.slowdown)
-
-
-class ScoringMetrics:
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._groups = make_counter(GROUPS, registry)
-        self._failures = make_counter(SCORER_FAILURES, registry)
-        self._reward = make_gauge(REWARD, registry)
-
-    def scored(self, signal: GroupsScored) -> None:
-        self._groups.labels("kept").inc(signal.kept)
-        self._groups.labels("dropped").inc(signal.dropped)
-        self._failures.inc(signal.scorer_failures)
-        self._reward.labels("all").set(signal.mean_reward)
-        self._reward.labels(PLAIN).set(signal.mean_reward_plain)

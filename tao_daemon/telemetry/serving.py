@@ -11,6 +11,7 @@ from tao_daemon.domain.signals import UpstreamCalled
 OPERATIONS = (
     "chat",
     "complete",
+    "tokenize",
     "prompt_logprobs",
     "models",
     "load_adapter",

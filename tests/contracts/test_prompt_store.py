@@ -121,6 +121,37 @@ async def test_an_empty_claim_stays_empty(store: PromptStore) -> None:
     assert await store.claim_held_out(wanted(2))
 
 
+async def test_a_rehearsal_draws_what_earlier_rounds_used_up_and_changes_nothing(make: Make) -> None:
+    store = make(held_out_fraction=1e-9)
+    put(store, *(prompt(i) for i in range(60)))
+    first = await store.claim_training(wanted(1, limit=20))
+    assert await store.claim_rehearsal(wanted(1)) == [], "what a round still trains on is not used up"
+    await store.release(1, consumed=True)
+    rejected = await store.claim_training(wanted(2, limit=20))
+    await store.release(2, consumed=False)
+    stats = await store.stats()
+    draws = [await store.claim_rehearsal(wanted(number, limit=8)) for number in (3, 4, 3)]
+    assert draws[0] == draws[2] != draws[1]
+    for drawn in draws:
+        assert len(drawn) == 8
+        assert {p.id for p in drawn} <= {p.id for p in first}
+        assert not {p.id for p in drawn} & {p.id for p in rejected}
+    assert await store.claim_rehearsal(wanted(5, accepts=lambda p: False)) == []
+    assert await store.stats() == stats
+    assert not {p.id for p in await store.claim_training(wanted(3, limit=60))} & {p.id for p in first}
+
+
+async def test_a_rehearsal_takes_no_held_out_prompt_and_honours_the_tenants_share(make: Make) -> None:
+    store = make(held_out_fraction=0.5)
+    put(store, *(prompt(i, tenant="loud" if i % 4 else "quiet") for i in range(80)))
+    held_out = {p.id for p in await store.claim_held_out(wanted(1, limit=80))}
+    await store.claim_training(wanted(1, limit=80))
+    await store.release(1, consumed=True)
+    drawn = await store.claim_rehearsal(wanted(2, limit=10, share=0.5))
+    assert not {p.id for p in drawn} & held_out
+    assert [p.tenant for p in drawn].count("loud") <= 5
+
+
 async def test_one_per_cluster(make: Make) -> None:
     store = make(held_out_fraction=1e-9)
     put(store, *(prompt(i, "the very same question, order 7") for i in range(5)), prompt(100))

@@ -99,7 +99,7 @@ def _plan(config: Config, request: ErasureRequest, chosen: Sequence[str]) -> Era
         ids = present_ids(connection, chosen)
         claimed = claiming_rounds(connection, ids)
     lineages = _lineages(config)
-    trained = {name: set(ids).intersection(lineage.prompt_ids) for name, lineage in lineages.items()}
+    trained = {name: _learned_from(config, lineage, ids) for name, lineage in lineages.items()}
     probes = {
         name: erasure.probes_of(adapters_path(config) / name, _round_directory(config, lineages[name].round), own)
         for name, own in trained.items()
@@ -116,6 +116,16 @@ def _plan(config: Config, request: ErasureRequest, chosen: Sequence[str]) -> Era
         reason=request.reason,
         after=_last_seq(config),
     )
+
+
+def _learned_from(config: Config, lineage: Lineage, ids: Sequence[str]) -> set[str]:
+    """An adapter's prompts that an erasure concerns: those to be erased, and those sampled with one of them shown."""
+    found = set(ids).intersection(lineage.prompt_ids)
+    if set(ids).intersection(lineage.example_ids):
+        shown = erasure.with_shown(_round_directory(config, lineage.round), ids)
+        # The round's table may be gone; then nobody can tell any more which prompts those were.
+        found |= set(shown).intersection(lineage.prompt_ids) or set(lineage.prompt_ids)
+    return found
 
 
 def _carry_out(config: Config, plan: ErasurePlan, clock: Clock, progress: Progress) -> int:
@@ -203,7 +213,7 @@ def _adapter(config: Config, plan: ErasurePlan, name: str, routes: Routes) -> di
     left = erasure.without_probes(directory, plan.probes.get(name, ()))
     return {
         "name": name,
-        "trained_on": len(set(plan.ids).intersection(erasure.read_manifest(directory).lineage.prompt_ids)),
+        "trained_on": len(_learned_from(config, erasure.read_manifest(directory).lineage, plan.ids)),
         "serves": _place(name, routes),
         "probes_taken": left.taken,
         "probes_left": left.left,

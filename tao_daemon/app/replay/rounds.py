@@ -21,11 +21,11 @@ from tao_daemon.app.replay.journal import check_journal
 from tao_daemon.app.replay.scores import Recorded, rescore
 from tao_daemon.app.settings import policy_of
 from tao_daemon.config import Config
-from tao_daemon.daemon.phases import scoring_signal
+from tao_daemon.daemon.grading import scoring_signal
 from tao_daemon.daemon.replaying import Rules
 from tao_daemon.domain.errors import ArchiveError
 from tao_daemon.domain.report import Pair, Verdict
-from tao_daemon.evaluation.gate import Limits, judge, recorded_limits
+from tao_daemon.evaluation.gate import MEASURED, Limits, judge, recorded_limits
 from tao_daemon.learning.advantage import select
 from tao_daemon.registry.round_archive import RoundArchive
 
@@ -120,11 +120,13 @@ def _check_gate(recorded: Recorded, report: Mapping[str, Any], config: Config) -
     limits, seed = _settings(told, report, config)
     pairs = [Pair(**{name: row[name] for name in Pair.__dataclass_fields__}) for row in recorded.evaluation]
     available = max(int(numbers.get("available", len(pairs))), len(pairs))
-    verdict = judge(pairs, limits, available=available, seed=seed)
+    measured = {name: numbers[name] for name in MEASURED if name in numbers}
+    verdict = judge(pairs, limits, available=available, seed=seed, measured=measured)
     return verdict, [
         compared("gate.decision", told.get("decision"), verdict.decision.value),
         *compared_all("gate", numbers, dict(verdict.numbers)),
-        compared("gate.reasons", "; ".join(told.get("reasons", ())), verdict.summary),
+        # What follows them are remarks on how the scores were got, which no pair tells.
+        compared("gate.reasons", "; ".join(told.get("reasons", ())[: len(verdict.reasons)]), verdict.summary),
     ]
 
 

@@ -14,8 +14,8 @@ from typing import Any
 from tao_daemon.app.paths import buffer_path
 from tao_daemon.app.replay.checks import Check, compared, unchecked
 from tao_daemon.buffer.reading import look_up
-from tao_daemon.config import Config
-from tao_daemon.daemon.phases import grade
+from tao_daemon.config import Config, ScorerConfig
+from tao_daemon.daemon.grading import grade
 from tao_daemon.domain.completion import CompletionGroup, ScoredGroup
 from tao_daemon.domain.errors import InstanceError, TaoError
 from tao_daemon.domain.ports import Scorer
@@ -39,27 +39,39 @@ class Recorded:
 
 async def rescore(config: Config, recorded: Recorded) -> list[Check]:
     """A check of the rewards and one of the gate's scores; neither for a round that stored none."""
-    before = {
-        REWARDS: _counted(sum(len(s.rewards) for s in recorded.scored), "reward") if recorded.scored else None,
-        SCORES: _counted(2 * len(recorded.evaluation), "score") if recorded.evaluation else None,
-    }
-    wanted = {name: text for name, text in before.items() if text is not None}
-    if not wanted:
-        return []
+    checks = []
+    if recorded.scored:
+        rewards = _counted(sum(len(s.rewards) for s in recorded.scored), "reward")
+        checks.append(await _again(config, config.scorers, recorded, REWARDS, rewards))
+    if recorded.evaluation:
+        scores = _counted(2 * len(recorded.evaluation), "score")
+        checks.append(await _again(config, config.gate.scorers or config.scorers, recorded, SCORES, scores))
+    return checks
+
+
+async def _again(config: Config, scorers: Sequence[ScorerConfig], recorded: Recorded, name: str, before: str) -> Check:
+    """The rewards, or the gate's scores, found once more."""
+    if models := _models(scorers):
+        return unchecked(name, before, f"{models} is not asked again")
     ids = {group.prompt_id for group in recorded.groups} | {row["prompt_id"] for row in recorded.evaluation}
     try:
         prompts = look_up(buffer_path(config), sorted(ids))
-        scorer = ConfiguredScorer(config.scorers, min_spread=recorded.min_spread)
+        scorer = ConfiguredScorer(scorers, min_spread=recorded.min_spread)
     except InstanceError:
-        return [unchecked(name, text, "buffer in use by the daemon") for name, text in wanted.items()]
+        return unchecked(name, before, "buffer in use by the daemon")
     except TaoError as error:
-        return [unchecked(name, text, str(error)) for name, text in wanted.items()]
-    checks = []
-    if REWARDS in wanted:
-        checks.append(_told(REWARDS, wanted[REWARDS], await _rewards(recorded, prompts, scorer)))
-    if SCORES in wanted:
-        checks.append(_told(SCORES, wanted[SCORES], await _scores(recorded.evaluation, prompts, scorer)))
-    return checks
+        return unchecked(name, before, str(error))
+    try:
+        if name == REWARDS:
+            return _told(name, before, await _rewards(recorded, prompts, scorer))
+        return _told(name, before, await _scores(recorded.evaluation, prompts, scorer))
+    finally:
+        await scorer.close()
+
+
+def _models(scorers: Sequence[ScorerConfig]) -> str:
+    """The scorers that think for themselves: another asking may give another score, and costs."""
+    return ", ".join(scorer.name for scorer in scorers if scorer.type in ("judge", "reward_model"))
 
 
 @dataclass(slots=True)

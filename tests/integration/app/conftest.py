@@ -22,13 +22,14 @@ from tao_daemon.app.backends import open_store
 from tao_daemon.app.paths import journal_path
 from tao_daemon.app.settings import policy_of, round_settings
 from tao_daemon.config import Config, parse_config
-from tao_daemon.daemon.phases import Parts, RoundWork
+from tao_daemon.daemon.phases import RoundWork
+from tao_daemon.daemon.round_parts import Parts
 from tao_daemon.daemon.supervisor import apply_event, last_state
 from tao_daemon.domain.adapter import AdapterRecord, Fingerprint, Lineage
 from tao_daemon.domain.commands import CloseRound, RunPhase
 from tao_daemon.domain.completion import Answer, Completion, CompletionGroup
 from tao_daemon.domain.events import DaemonStarted, Event, RoundClosed, RoundRequested
-from tao_daemon.domain.ports import Ingest, TrainingJob, TrainingResult
+from tao_daemon.domain.ports import Divergence, DivergenceJob, Ingest, SamplingAids, TrainingJob, TrainingResult
 from tao_daemon.domain.prompt import Prompt, Source
 from tao_daemon.domain.signals import discard
 from tao_daemon.evaluation.evaluator import Evaluator
@@ -48,7 +49,7 @@ class ScriptedSampler:
         self._skill = skill
 
     async def sample(
-        self, prompts: Sequence[Prompt], *, model: str | None, seed: int
+        self, prompts: Sequence[Prompt], *, model: str | None, seed: int, aids: SamplingAids
     ) -> AsyncIterator[CompletionGroup]:
         for number, prompt in enumerate(prompts):
             dice = random.Random(f"{seed}/{prompt.id}")
@@ -59,6 +60,12 @@ class ScriptedSampler:
                 for n, text in enumerate(texts)
             ]
             yield CompletionGroup(prompt.id, (7, 8, 9), tuple(completions))
+
+    async def draw(self, prompts: Sequence[Prompt], *, model: str | None, seed: int) -> Sequence[CompletionGroup]:
+        return [
+            CompletionGroup(prompt.id, (7, 8, 9), (Completion(0, "plain", BAD, (1,), (-0.5,), "stop"),))
+            for prompt in prompts
+        ]
 
     async def answer(self, prompts: Sequence[Prompt], *, model: str | None) -> Sequence[Answer]:
         chance = 0.25 if model is None else self._skill
@@ -83,6 +90,9 @@ class CountingTrainer:
             **{f"dropped_groups_{why}": float(count) for why, count in chosen.dropped_groups.items()},
         }
         return TrainingResult("", "base", metrics)
+
+    async def measure(self, job: DivergenceJob) -> Divergence:
+        return Divergence(0.25, 0.5, 1.0, len(job.groups), len(job.groups))
 
 
 class Shelf:
@@ -147,7 +157,7 @@ class Past:
         scorer = ConfiguredScorer(self.config.scorers, min_spread=self.config.training.min_spread)
         evaluator = Evaluator(sampler, scorer, self.config.gate)
         trainer = CountingTrainer(self.config)
-        parts = Parts(store, sampler, scorer, trainer, evaluator, self.shelf, MemoryFleet(), self.archive)
+        parts = Parts(store, sampler, scorer, scorer, trainer, evaluator, self.shelf, MemoryFleet(), self.archive)
         ticks = iter(range(1, 1_000_000))
         work = RoundWork(parts, round_settings(self.config), emit=discard, clock=lambda: float(next(ticks)))
         policy = policy_of(self.config)

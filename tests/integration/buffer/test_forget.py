@@ -21,6 +21,7 @@ from tao_daemon.app.paths import journal_path
 from tao_daemon.buffer.database import open_database
 from tao_daemon.buffer.erasing import SelectBy, Selector
 from tao_daemon.daemon.instance import sole_owner
+from tao_daemon.domain.completion import Completion, CompletionGroup, ScoredGroup
 from tao_daemon.domain.errors import InstanceError, PromptStoreError
 from tao_daemon.domain.ports import Ingest
 from tao_daemon.registry.journal import Journal
@@ -109,6 +110,26 @@ def test_nothing_of_a_subject_is_left_in_any_file(make_world: Callable[..., Any]
     assert event["rounds"] == [1]
     assert event["adapters"] == [world.first, world.second]
     assert ADA not in json.dumps(event)
+
+
+def test_what_was_sampled_with_an_erased_prompt_shown_goes_too(make_world: Callable[..., Any]) -> None:
+    world = make_world()
+    ada = next(each for each in world.claimed if each.subject == ADA)
+    others = [each for each in world.prompts if each.subject != ADA and each not in world.claimed][:3]
+    for place, prompt in enumerate(others):
+        repeats = f"as in {ada.user_text}" if place == 0 else "something else"
+        completion = Completion(0, "shown", repeats, (7,), (-0.5,), "stop")
+        group = CompletionGroup(prompt.id, (1, place), (completion,), (ada.id,) if place == 0 else ())
+        world.archive.append_group(3, group)
+    world.archive.finish_sampling(3)
+    scored = [ScoredGroup(group, (0.5,), ("json",)) for group in world.archive.completions(3)]
+    world.archive.write_scores(3, scored)
+    assert world.archive.completions(3)[0].examples == (ada.id,)
+    forget(world.config, REQUEST, lambda: 500.0, quietly)
+    assert occurrences(world.data_dir, NEEDLE) == []
+    left = [others[1].id, others[2].id]
+    assert [group.prompt_id for group in world.archive.completions(3)] == left
+    assert [each.group.prompt_id for each in world.archive.scored_groups(3)] == left
 
 
 def test_what_was_erased_does_not_come_back_with_a_replay(make_world: Callable[..., Any]) -> None:

@@ -70,11 +70,18 @@ def spec(base: Path) -> TrainingSpec:
         micro_batch_tokens=1024,
         clip_low=0.2,
         clip_high=0.28,
+        value_temperature=1.0,
+        policy_temperature=0.0,
         gradient_clip=1.0,
         kl_budget=5.0,
         max_mismatch=0.2,
         min_spread=0.05,
         min_groups=2,
+        dev_fraction=0.0,
+        checkpoint_seconds=300.0,
+        memory_headroom=0.1,
+        gradient_checkpointing="auto",
+        processes=1,
         dtype="float32",
         seed=3,
     )
@@ -128,6 +135,12 @@ def policy(spec: TrainingSpec) -> Policy:
 @pytest.fixture
 def batch(policy: Policy) -> list[ScoredGroup]:
     return rewarding(policy)
+
+
+@pytest.fixture
+def many(policy: Policy) -> Callable[[int], list[ScoredGroup]]:
+    """A batch of so many groups."""
+    return lambda groups: rewarding(policy, groups=groups)
 
 
 @pytest.fixture

@@ -138,6 +138,7 @@ async def make_sampler(signals: list[Signal]) -> AsyncIterator[Callable[..., Vll
                 settings,
                 base_model="base",
                 answer_temperature=0.0,
+                min_spread=0.05,
                 retry=retry,
                 emit=signals.append,
             )

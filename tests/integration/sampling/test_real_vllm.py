@@ -11,6 +11,7 @@ import pytest
 from tao_daemon.clients.vllm import VllmClient
 from tao_daemon.domain.completion import PLAIN, REFUSED, CompletionGroup
 from tao_daemon.domain.errors import UpstreamError
+from tao_daemon.domain.ports import SamplingAids
 from tao_daemon.domain.prompt import Prompt, Source
 from tao_daemon.domain.signals import SamplesLost, Signal
 
@@ -34,7 +35,9 @@ def prompt(name: str, **request: Any) -> Prompt:
 async def sampled(
     sampler: Any, *prompts: Prompt, model: str | None = None, seed: int = 1
 ) -> dict[str, CompletionGroup]:
-    return {group.prompt_id: group async for group in sampler.sample(prompts, model=model, seed=seed)}
+    return {
+        group.prompt_id: group async for group in sampler.sample(prompts, model=model, seed=seed, aids=SamplingAids())
+    }
 
 
 async def test_token_ids_and_logprobs_are_those_of_the_prompt_that_was_asked(

@@ -12,7 +12,7 @@ import pytest
 
 from tao_daemon.domain.completion import PLAIN, REFUSED, Answer, CompletionGroup
 from tao_daemon.domain.errors import UpstreamError, UpstreamTimeout
-from tao_daemon.domain.ports import Sampler
+from tao_daemon.domain.ports import Sampler, SamplingAids
 from tao_daemon.domain.prompt import Prompt, Source
 from tao_daemon.domain.signals import CompletionsSampled, SamplesLost
 
@@ -20,7 +20,7 @@ HINT = {"name": "hint", "instruction": "Think first.", "completions": 2}
 
 
 async def groups_of(sampler: Any, prompts: list[Prompt], model: str | None = None) -> dict[str, CompletionGroup]:
-    return {group.prompt_id: group async for group in sampler.sample(prompts, model=model, seed=1)}
+    return {group.prompt_id: group async for group in sampler.sample(prompts, model=model, seed=1, aids=SamplingAids())}
 
 
 def lost(signals: list[Any]) -> dict[str, int]:
@@ -96,7 +96,7 @@ async def test_groups_come_as_they_finish(upstream: Any, make_sampler: Any, prom
 
     upstream.behave = first_is_slow
     found = []
-    async for group in make_sampler(upstream.url).sample(prompts(6), model=None, seed=1):
+    async for group in make_sampler(upstream.url).sample(prompts(6), model=None, seed=1, aids=SamplingAids()):
         found.append(group.prompt_id)
         if len(found) == 5:
             release.set()
@@ -190,7 +190,7 @@ async def test_an_outage_ends_the_pass_and_what_was_yielded_stands(
     found: list[str] = []
 
     async def collect() -> None:
-        async for group in make_sampler(upstream.url).sample(prompts(40), model=None, seed=1):
+        async for group in make_sampler(upstream.url).sample(prompts(40), model=None, seed=1, aids=SamplingAids()):
             found.append(group.prompt_id)
 
     with pytest.raises(UpstreamError, match="no model server answered 4 prompts in a row") as caught:
@@ -266,7 +266,9 @@ async def test_closing_early_leaves_nothing_running(upstream: Any, make_sampler:
         return answer
 
     upstream.behave = first_only
-    async with aclosing(make_sampler(upstream.url).sample(prompts(9), model=None, seed=1)) as groups:
+    async with aclosing(
+        make_sampler(upstream.url).sample(prompts(9), model=None, seed=1, aids=SamplingAids())
+    ) as groups:
         assert (await anext(groups)).prompt_id == "p0"
     await _until_idle(upstream)
 

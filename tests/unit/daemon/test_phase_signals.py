@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tao_daemon.config import parse_config
-from tao_daemon.daemon.phases import Parts, RoundSettings, RoundWork
+from tao_daemon.daemon.phases import RoundWork
+from tao_daemon.daemon.round_parts import Parts, RoundSettings
 from tao_daemon.domain.completion import Completion, CompletionGroup, ScoredGroup
 from tao_daemon.domain.events import PhaseFailed
 from tao_daemon.domain.round import Phase, RoundState
@@ -18,7 +19,21 @@ from tao_daemon.learning.subprocess_trainer import SubprocessTrainer
 from tao_daemon.registry.round_archive import RoundArchive
 
 RUNNING = RoundState(1, Phase.TRAINING, 1, "tests", 1.0, None)
-SETTINGS = RoundSettings(4, 1.0, 4, 1, 0.05, 16, 60.0, 0, "base", "digest")
+SETTINGS = RoundSettings(
+    prompts=4,
+    rehearsed_prompts=0,
+    tenant_share=1.0,
+    held_out_prompts=4,
+    divergence_prompts=0,
+    shows_examples=False,
+    min_groups=1,
+    min_spread=0.05,
+    sampling_limit=16,
+    outage_seconds=60.0,
+    base_seed=0,
+    base_model="base",
+    config_digest="digest",
+)
 
 
 def training(tmp_path: Path, heard: list[Signal], *command: str) -> RoundWork:
@@ -32,7 +47,7 @@ def training(tmp_path: Path, heard: list[Signal], *command: str) -> RoundWork:
     settings = parse_config({"training": {"command": list(command), "timeout_seconds": 60}}).training
     trainer = SubprocessTrainer(settings, archive.training_directory, grace_seconds=1.0)
     nothing: Any = None
-    parts = Parts(nothing, nothing, nothing, trainer, nothing, nothing, nothing, archive)
+    parts = Parts(nothing, nothing, nothing, nothing, trainer, nothing, nothing, nothing, archive)
     return RoundWork(parts, SETTINGS, emit=heard.append, clock=lambda: 1.0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tao_daemon.config import Gate
 from tao_daemon.domain.completion import REFUSED, Answer, CompletionGroup
 from tao_daemon.domain.errors import UpstreamError
+from tao_daemon.domain.ports import Divergence, SamplingAids
 from tao_daemon.domain.prompt import Prompt, Source
 from tao_daemon.domain.report import Decision
 from tao_daemon.evaluation.evaluator import BATCH_PROMPTS, Evaluator
@@ -28,7 +30,12 @@ class Answers:
         usual = Answer("good" if model == "new" else "bad", 10, "stop")
         return [self._overrides.get((model, prompt.id), usual) for prompt in prompts]
 
-    def sample(self, prompts: Sequence[Prompt], *, model: str | None, seed: int) -> AsyncIterator[CompletionGroup]:
+    def sample(
+        self, prompts: Sequence[Prompt], *, model: str | None, seed: int, aids: SamplingAids
+    ) -> AsyncIterator[CompletionGroup]:
+        raise AssertionError("the gate asks for answers only")
+
+    async def draw(self, prompts: Sequence[Prompt], *, model: str | None, seed: int) -> Sequence[CompletionGroup]:
         raise AssertionError("the gate asks for answers only")
 
 
@@ -41,13 +48,21 @@ def prompts(count: int = 64) -> list[Prompt]:
     return [Prompt(f"p{n}", {"prompt": "q"}, Source("t", 0, n), received_at=0.0) for n in range(count)]
 
 
-async def evaluate(sampler: Answers, count: int = 64, progress: list[tuple[int, int]] | None = None):  # type: ignore[no-untyped-def]
+async def evaluate(  # type: ignore[no-untyped-def]
+    sampler: Answers,
+    count: int = 64,
+    progress: list[tuple[int, int]] | None = None,
+    divergence: Divergence | None = None,
+    remarks: Sequence[str] = (),
+):
     def note(done: int, total: int) -> None:
         if progress is not None:
             progress.append((done, total))
 
-    evaluator = Evaluator(sampler, Scores(), GATE)
-    return await evaluator.evaluate(prompts(count), incumbent=None, candidate="new", seed=1, progress=note)
+    evaluator = Evaluator(sampler, Scores(), GATE, remarks=remarks)
+    return await evaluator.evaluate(
+        prompts(count), incumbent=None, candidate="new", seed=1, divergence=divergence, progress=note
+    )
 
 
 async def test_a_better_candidate_passes_with_both_answers_at_hand() -> None:
@@ -59,6 +74,39 @@ async def test_a_better_candidate_passes_with_both_answers_at_hand() -> None:
     assert evaluation.answers == (("bad", "good"),) * 64
     assert progress == [(32, 64), (64, 64)]
     assert sampler.asked == [(None, BATCH_PROMPTS), ("new", BATCH_PROMPTS)] * 2
+
+
+async def test_a_candidate_far_from_the_base_fails_however_good_it_is() -> None:
+    near = await evaluate(Answers(), divergence=Divergence(1.0, 2.0, 0.5, 64, 640))
+    assert near.verdict.decision is Decision.PASS
+    assert near.verdict.numbers["kl_to_base"] == 2.0
+    far = await evaluate(Answers(), divergence=Divergence(1.0, GATE.max_kl_to_base + 1, 0.5, 64, 640))
+    assert far.verdict.decision is Decision.FAIL
+    assert "KL to base 101.00 exceeds 100.00" in far.verdict.summary
+    lost = await evaluate(Answers(), divergence=Divergence(1.0, math.nan, 0.5, 64, 640))
+    assert lost.verdict.decision is Decision.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("text", "criterion"), [("I'm sorry, but I can't do that.", "refusal"), ("ha " * 30, "degenerate")]
+)
+async def test_a_candidate_that_refuses_or_repeats_itself_fails(text: str, criterion: str) -> None:
+    class Kind(Scores):
+        async def absolute(self, prompt: Prompt, texts: Sequence[str]) -> Sequence[float | None]:
+            return [0.2 if text == "bad" else 0.9 for text in texts]
+
+    sampler = Answers({("new", f"p{n}"): Answer(text, 10, "stop") for n in range(8)})
+    evaluator = Evaluator(sampler, Kind(), GATE)
+    found = await evaluator.evaluate(
+        prompts(), incumbent=None, candidate="new", seed=1, divergence=None, progress=lambda done, total: None
+    )
+    assert found.verdict.decision is Decision.FAIL
+    assert f"{criterion} increase 0.12 exceeds" in found.verdict.summary
+
+
+async def test_remarks_end_the_reasons() -> None:
+    found = await evaluate(Answers(), remarks=("judged by what it was trained to please: judge",))
+    assert found.verdict.reasons[-1] == "judged by what it was trained to please: judge"
 
 
 async def test_with_too_few_prompts_nothing_is_asked() -> None:

@@ -40,11 +40,18 @@ SPEC = TrainingSpec(
     micro_batch_tokens=8192,
     clip_low=0.2,
     clip_high=0.28,
+    value_temperature=1.0,
+    policy_temperature=0.0,
     gradient_clip=1.0,
     kl_budget=0.5,
     max_mismatch=0.2,
     min_spread=0.05,
     min_groups=4,
+    dev_fraction=0.1,
+    checkpoint_seconds=300.0,
+    memory_headroom=0.1,
+    gradient_checkpointing="auto",
+    processes=0,
     dtype="auto",
     seed=7,
 )
@@ -56,7 +63,13 @@ GROUP = ScoredGroup(
 
 def test_spec_survives() -> None:
     assert decode_spec(encode_spec(SPEC)) == SPEC
-    started = dataclasses.replace(SPEC, start_adapter="/adapters/a", start_base_digest="00ff")
+    started = dataclasses.replace(
+        SPEC,
+        start_adapter="/adapters/a",
+        start_base_digest="00ff",
+        resume_from=("/b", "/a"),
+        checkpoint_activations=True,
+    )
     assert decode_spec(encode_spec(started)) == started
 
 
@@ -68,6 +81,8 @@ def test_spec_survives() -> None:
         ({"learning_rate": "fast"}, "learning_rate is 'fast'"),
         ({"kl_budget": float("nan")}, "kl_budget is nan"),
         ({"extra": 1}, "unknown extra"),
+        ({"resume_from": "/a"}, "resume_from is '/a'"),
+        ({"checkpoint_activations": 1}, "checkpoint_activations is 1, expected bool"),
     ],
 )
 def test_bad_spec_names_the_key(change: dict[str, object], message: str) -> None:
@@ -102,6 +117,20 @@ def test_bad_batch_names_the_line(change: dict[str, object], message: str) -> No
     good = encode_group(GROUP)
     with pytest.raises(ValueError, match=f"line 2 is not a scored group: .*{message}"):
         decode_batch([good, json.dumps({**json.loads(good), **change})])
+
+
+def test_only_an_extracted_answer_may_come_without_logprobs() -> None:
+    bare = dataclasses.replace(GROUP.group.completions[0], text="", logprobs=())
+    for extracted in (True, False):
+        completion = dataclasses.replace(bare, extracted=extracted)
+        line = encode_group(
+            dataclasses.replace(GROUP, group=dataclasses.replace(GROUP.group, completions=(completion,)))
+        )
+        if extracted:
+            assert decode_batch([line])[0].group.completions == (completion,)
+        else:
+            with pytest.raises(ValueError, match="2 tokens and 0 log-probabilities"):
+                decode_batch([line])
 
 
 @pytest.mark.parametrize("logprob", ["NaN", "-Infinity"])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tao_daemon.sampling.requests import answer_body, length_limit, sampling_body, seed_for, with_instruction
+from tao_daemon.sampling.requests import answer_body, length_limit, sampling_body, seed_for
 
 CHAT: dict[str, Any] = {
     "model": "assistant",
@@ -80,7 +80,7 @@ def test_an_answer_body_is_the_clients_but_for_what_would_change_the_measurement
 
 def test_the_clients_request_is_left_alone() -> None:
     before = repr(CHAT)
-    sampled(CHAT), answered(CHAT), with_instruction(CHAT, "Think.")
+    sampled(CHAT), answered(CHAT)
     assert repr(CHAT) == before
 
 
@@ -91,33 +91,6 @@ def test_a_limit_that_is_no_positive_integer_is_not_a_limit(bad: Any) -> None:
 
 def test_the_smallest_limit_counts() -> None:
     assert length_limit({"max_tokens": 30, "max_completion_tokens": 20}, 64) == 20
-
-
-@pytest.mark.parametrize(
-    ("messages", "expected"),
-    [
-        (
-            [{"role": "system", "content": "A"}, {"role": "user", "content": "q"}],
-            [{"role": "system", "content": "A\n\nThink."}, {"role": "user", "content": "q"}],
-        ),
-        (
-            [{"role": "user", "content": "q"}],
-            [{"role": "system", "content": "Think."}, {"role": "user", "content": "q"}],
-        ),
-        (
-            [{"role": "developer", "content": [{"type": "text", "text": "A"}]}],
-            [{"role": "developer", "content": [{"type": "text", "text": "A"}, {"type": "text", "text": "Think."}]}],
-        ),
-    ],
-)
-def test_an_instruction_joins_the_system_message(messages: list[Any], expected: list[Any]) -> None:
-    changed = with_instruction({"messages": messages, "tools": []}, "Think.")
-    assert changed == {"messages": expected, "tools": []}
-
-
-def test_an_instruction_goes_before_a_bare_prompt_and_nowhere_near_token_ids() -> None:
-    assert with_instruction({"prompt": "q"}, "Think.") == {"prompt": "Think.\n\nq"}
-    assert with_instruction({"prompt": [1, 2, 3]}, "Think.") is None
 
 
 @given(st.integers(0, 2**40), st.text(max_size=8), st.text(max_size=8))

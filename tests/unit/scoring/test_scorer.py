@@ -10,15 +10,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import aiohttp
 import pytest
+from pydantic import TypeAdapter
 
 from tao_daemon.config import ScorerConfig
 from tao_daemon.domain.errors import ConfigError
 from tao_daemon.domain.ports import Scorer
 from tao_daemon.domain.prompt import Prompt, Source
+from tao_daemon.domain.signals import ScorerFailed, Signal
+from tao_daemon.scoring.building import trains_and_judges
 from tao_daemon.scoring.scorer import REQUEST_SCORER, ConfiguredScorer
 
 NEEDLE = "needle-7f3a"
+CONFIG: TypeAdapter[ScorerConfig] = TypeAdapter(ScorerConfig)
 
 
 def prompt(tenant: str = "", model: str = "m", system: str | None = None, **request: Any) -> Prompt:
@@ -29,8 +34,12 @@ def prompt(tenant: str = "", model: str = "m", system: str | None = None, **requ
     return Prompt("p1", body, Source("t", 0, 0), received_at=0.0, tenant=tenant)
 
 
-def scorer(*configs: dict[str, Any]) -> ConfiguredScorer:
-    return ConfiguredScorer([ScorerConfig(**config) for config in configs], min_spread=0.05)
+def configs(*entries: dict[str, Any]) -> list[ScorerConfig]:
+    return [CONFIG.validate_python(entry) for entry in entries]
+
+
+def scorer(*entries: dict[str, Any], **more: Any) -> ConfiguredScorer:
+    return ConfiguredScorer(configs(*entries), min_spread=0.05, **more)
 
 
 def yes(name: str = "yes", **more: Any) -> dict[str, Any]:
@@ -94,10 +103,13 @@ async def test_evaluation_scores_do_not_depend_on_the_company(user_module: Modul
 async def test_a_failure_leaves_its_text_without_a_reward_and_out_of_the_ranks(
     user_module: ModuleType, caplog: pytest.LogCaptureFixture
 ) -> None:
-    both = scorer({"name": "length", "type": "python", "callable": "users_scorers:length"}, yes())
+    signals: list[Signal] = []
+    length = {"name": "length", "type": "python", "callable": "users_scorers:length"}
+    both = scorer(length, yes(), emit=signals.append)
     with caplog.at_level(logging.DEBUG):
         rewards = await both.score(prompt(), ["yes", f"fail {NEEDLE}", "no"])
     assert rewards == [1.0, None, 0.0]
+    assert signals == [ScorerFailed("length", "error", 1)]
     record = next(record for record in caplog.records if record.message == "scorer failed")
     assert (record.__dict__["scorer"], record.__dict__["failures"]) == ("length", {"error": 1})
     assert NEEDLE not in repr([record.__dict__ for record in caplog.records])
@@ -130,6 +142,74 @@ async def test_asking_for_a_score_that_nobody_gives_is_a_bug() -> None:
         await scorer().score(prompt(), ["x"])
 
 
+MATH = {"name": "sum", "type": "math", "expected": "regex:What is (.*)\\?"}
+AGREEMENT = {"name": "same", "type": "agreement", "answer": "whole", "low": 0.3, "high": 0.9}
+JUDGE = {"name": "judge", "type": "judge", "url": "http://127.0.0.1:9", "model": "m"}
+
+
+async def test_a_scorer_that_finds_nothing_to_score_by_does_not_apply() -> None:
+    both = scorer(MATH, yes())
+    asked = Prompt("p", {"prompt": "What is 2 + 3?"}, Source("t", 0, 0), received_at=0.0)
+    assert both.names(asked) == ("sum", "yes")
+    assert both.names(prompt()) == ("yes",)
+    assert await both.score(prompt(), ["yes", "5"]) == [1.0, 0.0]
+    assert await both.score(asked, ["yes", "5", "-"]) == pytest.approx([0.625, 0.625, 0.25])
+    assert not scorer(MATH).accepts(prompt())
+    assert scorer(MATH).accepts(asked)
+
+
+async def test_agreement_trains_and_is_left_out_of_evaluation() -> None:
+    alone = scorer(AGREEMENT)
+    texts = ["7", "7.0", "8", "9"]
+    assert await alone.score(prompt(), texts) == [0.5, 0.5, 0.25, 0.25]
+    assert await alone.score(prompt(), ["7"] * 4) == [0.5] * 4, "outside its band it tells nothing apart"
+    assert await alone.absolute(prompt(), ["7", "8"]) == [None, None]
+    both = scorer(AGREEMENT, yes(weight=3.0))
+    assert await both.absolute(prompt(), ["yes", "no"]) == [1.0, 0.0]
+
+
+async def test_a_scorer_without_spread_moves_no_difference() -> None:
+    """Outside its band agreement gives everybody the same: what is left is the other scorer's, at its own weight."""
+    both = scorer(AGREEMENT, yes(weight=3.0))
+    assert await both.score(prompt(), ["yes", "no", "maybe", "never"]) == pytest.approx([0.875, 0.375, 0.375, 0.375])
+
+
+async def test_only_what_is_free_is_previewed() -> None:
+    async with aiohttp.ClientSession() as session:
+        assert await scorer(yes()).preview(prompt(), ["yes", "no"]) == [1.0, 0.0]
+        assert await scorer(yes(), AGREEMENT).preview(prompt(), ["yes"]) is None
+        elsewhere = scorer(yes(), {**JUDGE, "match": {"tenant": "acme"}}, session=session)
+        assert await elsewhere.preview(prompt(), ["yes"]) == [1.0]
+        assert await elsewhere.preview(prompt(tenant="acme"), ["yes"]) is None
+
+
+async def test_a_judge_that_cannot_be_reached_fails_its_groups_and_says_so() -> None:
+    signals: list[Signal] = []
+    async with aiohttp.ClientSession() as session:
+        both = scorer(yes(), JUDGE, session=session, emit=signals.append)
+        assert await both.score(prompt(), ["yes", "no", "perhaps"]) == [None] * 3
+        assert ScorerFailed("judge", "unavailable", 3) in signals
+        assert await both.absolute(prompt(), ["yes"]) == [1.0], "of one answer a judge says nothing"
+        await both.close()
+        await both.close()
+
+
+def test_who_trains_and_judges() -> None:
+    training = configs(
+        JUDGE,
+        AGREEMENT,
+        yes(),
+        {"name": "rm", "type": "reward_model", "url": "http://a/", "model": "r"},
+        {"name": "other", "type": "reward_model", "url": "http://a", "model": "r2"},
+    )
+    assert trains_and_judges(training, ()) == ["judge", "same", "rm", "other"]
+    gate = configs(
+        {**JUDGE, "name": "second"}, yes(), {"name": "x", "type": "reward_model", "url": "http://a", "model": "r"}
+    )
+    assert trains_and_judges(training, gate) == ["judge", "rm"]
+    assert trains_and_judges(training, configs(yes(), {**JUDGE, "model": "another"})) == []
+
+
 async def test_a_schema_file_scores(tmp_path: Path) -> None:
     file = tmp_path / "schema.json"
     file.write_text(json.dumps({"type": "object", "required": ["a"]}))
@@ -146,6 +226,11 @@ async def test_a_schema_file_scores(tmp_path: Path) -> None:
         ({"name": "s", "type": "json_schema", "schema_file": "text.json"}, "is not JSON"),
         ({"name": "s", "type": "json_schema", "schema_file": "bad.json"}, "not a JSON Schema at"),
         ({"name": "s", "type": "json_schema", "schema_file": "remote.json"}, "inline it"),
+        ({"name": "s", "type": "match", "expected": "nonsense:"}, "nonsense"),
+        (JUDGE, "it asks http://127.0.0.1:9, which is not done here"),
+        ({"name": "s", "type": "reward_model", "model": "missing"}, "cannot read missing/config.json"),
+        ({"name": "s", "type": "reward_model", "model": "two"}, "two has 2 outputs"),
+        ({"name": "s", "type": "reward_model", "model": "chat"}, "not a sequence classifier"),
     ],
 )
 def test_a_scorer_that_cannot_work_stops_the_start(
@@ -154,6 +239,12 @@ def test_a_scorer_that_cannot_work_stops_the_start(
     (tmp_path / "text.json").write_text("not json")
     (tmp_path / "bad.json").write_text('{"type": "objekt"}')
     (tmp_path / "remote.json").write_text('{"$ref": "http://127.0.0.1:9/"}')
+    for folder, config_text in (
+        ("two", '{"architectures": ["LlamaForSequenceClassification"]}'),
+        ("chat", '{"architectures": ["LlamaForCausalLM"]}'),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text(config_text)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=message):
         scorer(config)

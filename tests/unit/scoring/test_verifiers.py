@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from tao_daemon.clients.patterns import MAX_UNROLLED, compile_pattern, unrolled
 from tao_daemon.scoring import python_verifier
-from tao_daemon.scoring.patterns import MAX_UNROLLED, compile_pattern, unrolled
 from tao_daemon.scoring.python_verifier import PythonVerifier, import_function
 from tao_daemon.scoring.regex_verifier import RegexVerifier
 from tao_daemon.scoring.request_verifier import request_verifier

@@ -1,0 +1,178 @@
+"""How each column makes its adapters, round by round; what a round cost and what came of it.
+
+round: sample → score → train → serve → ask the held-out prompts → (next round starts from this adapter)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.learning.batches import batch
+from bench.learning.heldout import evaluated
+from bench.learning.lab import Lab
+from bench.learning.plan import DEV_PROMPTS, HELD_OUT_PROMPTS, PROMPTS, Cell
+from bench.learning.tasks import TASKS
+from bench.learning.tasks.task import Split, Task
+from tao_daemon.domain.adapter import AdapterRecord
+
+TAO_DEFAULTS: dict[str, Any] = {"epochs": 2, "groups_per_step": 4, "kl_budget": 5.0}
+"""More steps, and more freedom in each round, than production's defaults: a round must show something in minutes."""
+LABELLED_RATES = (2e-4, 5e-4, 1e-3)
+_CHILD_SECONDS = 3600.0
+
+
+@dataclass
+class Round:
+    """One round's adapter, None for the base model, and its costs."""
+
+    adapter: AdapterRecord | None
+    completions: int = 0
+    sampling_seconds: float = 0.0
+    scoring_seconds: float = 0.0
+    training_seconds: float = 0.0
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+async def run(lab: Lab, cell: Cell) -> dict[str, Any]:
+    """The content of the cell's file: every round with its score on the held-out prompts."""
+    task, rounds, adapter = TASKS[cell.task], [], None
+    began = time.monotonic()
+    for number in range(1, max(cell.rounds, 1) + 1):
+        made = await _made(lab, cell, task, number, adapter)
+        adapter = made.adapter
+        async with lab.serving(adapter):
+            held_out = await evaluated(lab, task, Split.HELD_OUT, cell.seed, HELD_OUT_PROMPTS, adapter)
+            dev = await evaluated(lab, task, Split.DEV, cell.seed, DEV_PROMPTS, adapter)
+        rounds.append({
+            "round": number if cell.rounds else 0,
+            "adapter": adapter.name if adapter else None,
+            "completions": made.completions,
+            "sampling_seconds": made.sampling_seconds,
+            "scoring_seconds": made.scoring_seconds,
+            "training_seconds": made.training_seconds,
+            "details": made.details,
+            "held_out": held_out,
+            "dev": {name: value for name, value in dev.items() if name != "scores"},
+            "divergence": None,
+        })  # fmt: skip
+    return {"rounds": rounds, "seconds": time.monotonic() - began}
+
+
+async def _made(lab: Lab, cell: Cell, task: Task, number: int, start: AdapterRecord | None) -> Round:
+    match cell.column:
+        case "base":
+            return Round(None)
+        case "labelled":
+            return await _labelled(lab, cell, task, number)
+        case "trl_grpo":
+            return await _trl(lab, cell, task, number, start)
+        case _:
+            return await _tao(lab, cell, task, number, start)
+
+
+async def _tao(lab: Lab, cell: Cell, task: Task, number: int, start: AdapterRecord | None) -> Round:
+    first = (number - 1) * PROMPTS
+    items = task.items(Split.TRAIN, cell.seed, PROMPTS, first=first)
+    prompts = task.prompts(Split.TRAIN, cell.seed, items, first=first)
+    async with lab.serving(start):
+        sampled = await batch(lab, task, cell.sampled, prompts, start, cell.seed)
+    began = time.monotonic()
+    scored = await lab.score(task, prompts, sampled.groups)
+    scoring = time.monotonic() - began
+    settings = {**TAO_DEFAULTS, **cell.settings, "algorithm": cell.algorithm}
+    began = time.monotonic()
+    adapter, metrics = await lab.train(scored, start, settings, cell.seed)
+    rewards = [reward for group in scored for reward in group.rewards]
+    details = {
+        "reward": sum(rewards) / len(rewards),
+        "groups_with_spread": sum(group.spread >= 0.05 for group in scored) / len(scored),
+        **{f"trainer_{name}": value for name, value in metrics.items()},
+    }
+    return Round(adapter, sampled.completions, sampled.seconds, scoring, time.monotonic() - began, details)
+
+
+async def _trl(lab: Lab, cell: Cell, task: Task, number: int, start: AdapterRecord | None) -> Round:
+    place = {"first": (number - 1) * PROMPTS, "count": PROMPTS}
+    out, result, _ = await _child(lab, "trl_grpo", cell, task, place, start, dict(cell.settings))
+    adapter = lab.publish(out / "artefact", start, "trl")
+    seconds = {name: result[f"{name}_seconds"] for name in ("sampling", "scoring", "training")}
+    return Round(
+        adapter,
+        result["completions"],
+        seconds["sampling"],
+        seconds["scoring"],
+        seconds["training"],
+        {"rewards": result["rewards"], "steps": result["steps"], "tokens": result["tokens"]},
+    )
+
+
+async def _labelled(lab: Lab, cell: Cell, task: Task, number: int) -> Round:
+    """From the base model on the prompts of all rounds so far; rate and epochs by the score on the dev split."""
+    place = {"first": 0, "count": number * PROMPTS}
+    tried: list[dict[str, Any]] = []
+    best: tuple[float, AdapterRecord] | None = None
+    training = choosing = 0.0
+    for rate in LABELLED_RATES:
+        out, result, _ = await _child(lab, "labelled", cell, task, place, None, {"learning_rate": rate})
+        for artefact in sorted(out.glob("epoch-*"), key=lambda path: int(path.name[6:])):
+            epochs = artefact.name[6:]
+            adapter = lab.publish(artefact, None, "labelled")
+            began = time.monotonic()
+            async with lab.serving(adapter):
+                dev = await evaluated(lab, task, Split.DEV, cell.seed, DEV_PROMPTS, adapter)
+            choosing += time.monotonic() - began
+            tried.append({"learning_rate": rate, "epochs": int(epochs), "dev_score": dev["score"]})
+            if best is None or dev["score"] > best[0]:
+                best, training = (dev["score"], adapter), result["seconds"][epochs]
+                chosen = tried[-1]
+    assert best is not None
+    details = {"tried": tried, "chosen": chosen, "choosing_seconds": choosing, "labels": number * PROMPTS}
+    return Round(best[1], 0, 0.0, 0.0, training, details)
+
+
+async def _child(
+    lab: Lab,
+    module: str,
+    cell: Cell,
+    task: Task,
+    place: dict[str, int],
+    start: AdapterRecord | None,
+    settings: dict[str, float],
+) -> tuple[Path, dict[str, Any], float]:
+    """Run a baseline's trainer to its end; where it wrote, what it measured, and its seconds in all."""
+    out = lab.cache / "attempts" / f"{module}-{next(lab.attempts)}"
+    out.mkdir(parents=True)
+    spec = {
+        "model_dir": str(lab.model_dir),
+        "start": str(start.path) if start else None,
+        "out": str(out),
+        "task": task.name,
+        "task_seed": cell.seed,
+        "seed": cell.seed,
+        "settings": settings,
+        **place,
+    }
+    (out / "spec.json").write_text(json.dumps(spec, indent=2))
+    began = time.monotonic()
+    with (out / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", f"bench.learning.{module}", str(out / "spec.json"), stdout=log, stderr=log
+        )
+    try:
+        async with asyncio.timeout(_CHILD_SECONDS):
+            status = await process.wait()
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if status:
+        raise RuntimeError(f"{module} ended with status {status}; see {out / 'log'}")
+    return out, json.loads((out / "result.json").read_text()), time.monotonic() - began

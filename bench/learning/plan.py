@@ -1,0 +1,136 @@
+"""Which cells the proof table has, in which order they run, and how long they take. Pure.
+
+A cell is one column on one task with one seed and one setting; it ends with one JSON file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+TASKS = ("extraction", "arithmetic", "formatting")
+SCREEN_TASK = "formatting"
+ALGORITHMS = ("clipped_policy_gradient", "grpo", "oapl", "raft")
+PROMPTS = 32
+"""Training prompts per round."""
+COMPLETIONS = 8
+"""Completions per prompt, strategies included."""
+DEV_PROMPTS = 48
+HELD_OUT_PROMPTS = 128
+DRIFT_PROMPTS = 64
+"""Held-out prompts on whose sampled answers the KL divergence is measured."""
+FINAL_SEEDS = (1, 2)
+FINAL_ROUNDS = 3
+
+Settings = Mapping[str, float]
+"""What differs from the product's defaults, by the name of the setting it belongs to."""
+
+TAO_SETTINGS: Mapping[str, Mapping[str, Settings]] = {
+    "clipped_policy_gradient": {
+        "lr1e-3": {"learning_rate": 1e-3},
+        "lr5e-4": {"learning_rate": 5e-4},
+    },
+    "grpo": {
+        "lr1e-3": {"learning_rate": 1e-3},
+        "lr5e-4": {"learning_rate": 5e-4},
+    },
+    "oapl": {
+        "lr1e-3": {"learning_rate": 1e-3},
+        "lr1e-3-beta0.05": {"learning_rate": 1e-3, "policy_temperature": 0.05},
+    },
+    "raft": {
+        "lr1e-3": {"learning_rate": 1e-3},
+        "lr5e-4": {"learning_rate": 5e-4},
+    },
+}
+"""The first of each runs first."""
+TRL_SETTINGS: Mapping[str, Settings] = {
+    "lr1e-3": {"learning_rate": 1e-3, "num_iterations": 2},
+    "lr5e-4": {"learning_rate": 5e-4, "num_iterations": 2},
+    "lr1e-4": {"learning_rate": 1e-4, "num_iterations": 2},
+}
+LABELLED_SETTINGS: Mapping[str, Settings] = {"dev": {}}
+"""Labelled fine-tuning chooses its learning rate and epochs itself, on the dev split."""
+PLAIN, STRATEGIES = "plain", "strategies"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """`column` is base, labelled, trl_grpo, or tao_<algorithm> with _strategies where it explores."""
+
+    plan: str
+    task: str
+    column: str
+    setting: str
+    seed: int
+    rounds: int
+
+    @property
+    def name(self) -> str:
+        return "-".join((self.plan, self.task, self.column, self.setting or "none", f"s{self.seed}"))
+
+    @property
+    def algorithm(self) -> str:
+        """Of a tao_ column."""
+        return self.column.removeprefix("tao_").removesuffix(f"_{STRATEGIES}")
+
+    @property
+    def sampled(self) -> str:
+        """How a tao_ column samples: `plain` or `strategies`."""
+        return STRATEGIES if self.column.endswith(f"_{STRATEGIES}") else PLAIN
+
+    @property
+    def settings(self) -> Settings:
+        match self.column:
+            case "base":
+                return {}
+            case "labelled":
+                return LABELLED_SETTINGS[self.setting]
+            case "trl_grpo":
+                return TRL_SETTINGS[self.setting]
+            case _:
+                return TAO_SETTINGS[self.algorithm][self.setting]
+
+
+def screen(task: str = SCREEN_TASK, seed: int = 0) -> list[Cell]:
+    """Every column once, then the second settings."""
+    first = [Cell("screen", task, "base", "", seed, 0), Cell("screen", task, "labelled", "dev", seed, 1)]
+    later: list[Cell] = []
+    for place, setting in enumerate(TRL_SETTINGS):
+        (later if place else first).append(Cell("screen", task, "trl_grpo", setting, seed, 1))
+    for algorithm in ALGORITHMS:
+        for place, setting in enumerate(TAO_SETTINGS[algorithm]):
+            for suffix in ("", f"_{STRATEGIES}"):
+                (later if place else first).append(Cell("screen", task, f"tao_{algorithm}{suffix}", setting, seed, 1))
+    return first + later
+
+
+def final(winner: str, setting: str, trl_setting: str) -> list[Cell]:
+    """Base, labels, TRL and the winner, on all tasks: seed by seed, so that an early end leaves whole tables."""
+    columns = (("base", "", 0), ("labelled", "dev", 1), ("trl_grpo", trl_setting, 1), (winner, setting, 1))
+    return [
+        Cell("final", task, column, chosen, seed, FINAL_ROUNDS * trains)
+        for seed in FINAL_SEEDS
+        for task in TASKS
+        for column, chosen, trains in columns
+    ]
+
+
+def chosen(cells: Iterable[Cell], only: Sequence[str]) -> list[Cell]:
+    """Those whose name contains one of `only`; all without any."""
+    return [cell for cell in cells if not only or any(part in cell.name for part in only)]
+
+
+def kind(cell: Cell) -> str:
+    """Cells of a kind take about as long per round."""
+    return "tao" if cell.column.startswith("tao_") else cell.column
+
+
+def estimate(waiting: Iterable[Cell], measured: Mapping[str, Sequence[float]], usual: float) -> float:
+    """Seconds for the waiting cells: by the mean seconds per round of their kind, `usual` where none was measured."""
+
+    def per_round(cell: Cell) -> float:
+        known = measured.get(kind(cell)) or (usual,)
+        return sum(known) / len(known)
+
+    return sum(per_round(cell) * max(cell.rounds, 1) for cell in waiting)

@@ -1,0 +1,111 @@
+"""Following instructions of form: a few constraints that a program can check (after IFEval, arXiv 2311.07911). Pure.
+
+The constraints stand in the prompt in words and, for the checker, nowhere else: it reads them out of the prompt.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bench.learning.tasks.task import Item, Split, Task, chat, share
+from tao_daemon.config.sampling import Strategy
+from tao_daemon.config.scorers import PythonScorer
+
+MAX_TOKENS = 40
+
+_SYSTEM = "You are a helpful assistant."
+
+_SUBJECTS = (
+    "the sea", "a bakery", "winter mornings", "old trains", "a market", "honey", "night buses", "a lighthouse",
+    "mountain paths", "libraries", "bridges", "a garden", "rain", "chess", "a harbour", "bicycles", "deserts", "owls",
+    "tea houses", "kites", "a workshop", "rivers", "snow", "a theatre", "maps", "forests", "a carpenter", "clouds",
+    "pottery", "islands", "a vineyard", "horses",
+)  # fmt: skip
+_WORDS = (
+    "amber", "basket", "candle", "distant", "evening", "feather", "golden", "hollow", "island", "journey", "kettle",
+    "lantern", "marble", "narrow", "orchard", "pepper", "quiet", "ribbon", "silver", "timber", "umbrella", "velvet",
+    "window", "yellow",
+)  # fmt: skip
+_OPENINGS = (
+    "Dear reader", "In short", "Long ago", "Once more", "Every day", "Today", "Look here", "Good news", "By the way",
+    "At last", "Listen", "Imagine this", "First of all", "To begin", "Believe me", "Here we go",
+)  # fmt: skip
+_WORD = re.compile(r"contains the word '(.+?)'")
+_BEGIN = re.compile(r"Begin with the words '(.+?)'")
+_LOWER = re.compile(r"(lowercase)")
+_SHORT = re.compile(r"at most (\d+) words")
+_EXCLAIM = re.compile(r"End with '(!)'")
+_SENTENCE = re.compile(r"(one sentence)")
+
+
+_CHECKS: tuple[tuple[re.Pattern[str], Callable[[str, str], bool]], ...] = (
+    (_WORD, lambda word, answer: word in re.findall(r"\w+", answer.lower())),
+    (_BEGIN, lambda words, answer: answer.strip().startswith(words)),
+    (_SHORT, lambda words, answer: len(answer.split()) <= int(words)),
+    (_EXCLAIM, lambda _, answer: answer.strip().endswith("!")),
+    (_LOWER, lambda _, answer: answer == answer.lower()),
+    (
+        _SENTENCE,
+        lambda _, answer: len(re.findall(r"[.!?](?=\s|$)", answer.strip())) == 1 and "\n" not in answer.strip(),
+    ),
+)
+
+
+def held(request: Mapping[str, Any], answer: str) -> float:
+    """The share of the prompt's constraints that the answer holds; an empty answer holds none."""
+    prompt = str(request["messages"][-1]["content"])
+    checks = [check(found[1], answer) for pattern, check in _CHECKS if (found := pattern.search(prompt))]
+    return sum(checks) / len(checks) if answer.strip() else 0.0
+
+
+def _truth(item: Item, answer: str) -> float:
+    """1 when all constraints hold."""
+    return float(held(item.request, answer) == 1.0)
+
+
+def _draw(rng: random.Random, split: Split) -> Item:
+    subject, word = rng.choice(share(_SUBJECTS, split)), rng.choice(share(_WORDS, split))
+    begin, limit = rng.choice(share(_OPENINGS, split)), rng.choice((10, 12, 14))
+    forms = (
+        (
+            f"Write one sentence about {subject} that contains the word '{word}', with at most {limit} words.",
+            f"The {word} suits {subject} well.",
+        ),
+        (f"Write one sentence about {subject}. Begin with the words '{begin}'.", f"{begin}, I think of {subject}."),
+        (
+            f"Write one sentence about {subject} with at most {limit} words. End with '!'",
+            f"I like {subject}!",
+        ),
+        (
+            f"Write one sentence about {subject} in lowercase letters only, with at most {limit} words.",
+            f"i like {subject}.",
+        ),
+        (
+            f"Write about {subject} with at most {limit} words. Begin with the words '{begin}'.",
+            f"{begin}, I think of {subject}.",
+        ),
+    )
+    text, gold = rng.choice(forms)
+    return Item(chat(_SYSTEM, text, MAX_TOKENS), gold)
+
+
+TASK = Task(
+    name="formatting",
+    title="Instructions of form",
+    what="A sentence that must hold two or three constraints: length, a word, the beginning, the end, case.",
+    max_tokens=MAX_TOKENS,
+    draw=_draw,
+    truth=_truth,
+    scorers=(PythonScorer(name="constraints", type="python", callable=f"{__name__}:held"),),
+    strategies=(
+        Strategy(
+            name="literal",
+            instruction="Answer with one short line that follows the instruction word for word.",
+            completions=2,
+        ),
+    ),
+    reward_is="the share of constraints that hold; the truth asks for all of them",
+)

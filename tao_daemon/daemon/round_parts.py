@@ -1,0 +1,77 @@
+"""What a round works with: the backends by their ports, and plain values of the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tao_daemon.domain.ports import AdapterStore, Divergence, Fleet, PromptStore, Sampler, Scorer, Trainer
+from tao_daemon.domain.prompt import Prompt
+from tao_daemon.domain.report import Pair, Verdict
+from tao_daemon.registry.round_archive import RoundArchive
+
+
+class Evaluated(Protocol):
+    """A verdict with both answers behind every pair."""
+
+    @property
+    def verdict(self) -> Verdict: ...
+
+    @property
+    def pairs(self) -> Sequence[Pair]: ...
+
+    @property
+    def answers(self) -> Sequence[tuple[str, str]]:
+        """(incumbent, candidate) texts, in the order of `pairs`."""
+        ...
+
+
+class Evaluator(Protocol):
+    async def evaluate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        incumbent: str | None,
+        candidate: str,
+        seed: int,
+        divergence: Divergence | None,
+        progress: Callable[[int, int], None],
+    ) -> Evaluated: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RoundSettings:
+    """The plain values a round needs of the configuration."""
+
+    prompts: int
+    rehearsed_prompts: int
+    """Earlier prompts that are asked again, beside `prompts`."""
+    tenant_share: float
+    held_out_prompts: int
+    divergence_prompts: int
+    """Held-out prompts on which the candidate's divergence is measured."""
+    shows_examples: bool
+    """Some strategy shows earlier completions."""
+    min_groups: int
+    min_spread: float
+    sampling_limit: int
+    outage_seconds: float
+    base_seed: int
+    base_model: str
+    config_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The backends a round works with."""
+
+    store: PromptStore
+    sampler: Sampler
+    scorer: Scorer
+    gate_scorer: Scorer
+    trainer: Trainer
+    evaluator: Evaluator
+    adapters: AdapterStore
+    fleet: Fleet
+    archive: RoundArchive

@@ -1,0 +1,88 @@
+"""The other processes of a training: started by the first, and ended with it.
+
+A companion is the same worker with a rank. It ends when its stdin closes, as the first process does, so none
+outlives it. When one ends badly the training is over: its reason is told and this process ends at once, whatever it
+is doing, because a collective may wait long for a process that is gone.
+
+start → (watch: first bad end → reason → exit) → ended
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+
+from tao_daemon.domain.errors import TrainingError
+from tao_daemon.learning.contract import TrainingFailed, decode_event
+from tao_daemon.learning.place import Place
+
+END_SECONDS = 60.0
+"""For a companion to end by itself once the training is done."""
+Fail = Callable[[str], None]
+"""Tells the reason and ends this process; does not return."""
+
+
+def processes(wanted: int) -> int:
+    """How many processes share the training: `wanted`, or for 0 one per GPU. Raises TrainingError without the GPUs."""
+    gpus = torch.cuda.device_count()
+    if gpus and wanted > gpus:
+        raise TrainingError(f"training.processes is {wanted}, this host has {gpus} GPUs; lower it, or set it to 0")
+    return wanted or max(gpus, 1)
+
+
+@contextmanager
+def companions(count: int, directory: Path, meeting: Path, fail: Fail) -> Iterator[None]:
+    """All ranks but the first, while the block runs. Leaves no process behind."""
+    processes: list[subprocess.Popen[bytes]] = []
+    done = threading.Event()
+    try:
+        for rank in range(1, count):
+            processes.append(_start(Place(rank, count), directory, meeting))
+            name = f"companion-{rank}"
+            threading.Thread(target=_watch, name=name, args=(processes[-1], rank, done, fail), daemon=True).start()
+        yield
+        done.set()
+        for process in processes:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(END_SECONDS)
+    finally:
+        done.set()
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _start(place: Place, directory: Path, meeting: Path) -> subprocess.Popen[bytes]:
+    arguments = [str(directory), "--rank", str(place.rank), "--of", str(place.count), "--meeting", str(meeting)]
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    device = visible[place.rank] if place.rank < len(visible) else str(place.rank)
+    return subprocess.Popen(
+        [sys.executable, "-m", "tao_daemon.learning.worker", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": device},
+    )
+
+
+def _watch(process: subprocess.Popen[bytes], rank: int, done: threading.Event, fail: Fail) -> None:
+    assert process.stdout is not None
+    reason = ""
+    for line in process.stdout:
+        match decode_event(line.decode("utf-8", errors="replace")):
+            case TrainingFailed(told):
+                reason = told
+    status = process.wait()
+    if status == 0 or done.is_set():
+        return
+    if status < 0:
+        hint = " (out of memory?)" if -status == signal.SIGKILL else ""
+        reason = f"was killed by {signal.Signals(-status).name}{hint}"
+    fail(f"process {rank} of the training: {reason or f'exited with status {status}'}")

@@ -1,0 +1,99 @@
+"""How far a training has come: what was measured at every step and at every look at the dev groups.
+
+Pure. Values only; weights are elsewhere.
+
+steps and looks → whether to stop, and why → metrics
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+PATIENCE = 2
+"""Looks in a row below the best after which training stops."""
+LOOKS_PER_EPOCH = 4
+"""A look costs a forward pass over the dev groups, which are not trained on: four cost about what is saved by that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One optimizer step, measured before the weights moved."""
+
+    loss: float
+    kl: float
+    gradient_norm: float
+    clipped: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at the dev groups."""
+
+    step: int
+    """Optimizer steps that had moved the weights before it."""
+    improvement: float
+    """Estimated gain in reward over the start."""
+    weight_share: float
+    """How much of the samples carries the estimate, in (0, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    steps: tuple[Step, ...] = ()
+    looks: tuple[Look, ...] = ()
+
+    @property
+    def best(self) -> Look | None:
+        """The first of the best looks."""
+        return max(self.looks, key=lambda look: look.improvement, default=None)
+
+    @property
+    def past_its_best(self) -> bool:
+        """Whether the latest looks were all below the best before them."""
+        latest, earlier = self.looks[-PATIENCE:], self.looks[:-PATIENCE]
+        best = max((look.improvement for look in earlier), default=None)
+        return best is not None and all(look.improvement < best for look in latest)
+
+    def stepped(self, step: Step) -> Course:
+        return dataclasses.replace(self, steps=(*self.steps, step))
+
+    def looked(self, look: Look) -> Course:
+        return dataclasses.replace(self, looks=(*self.looks, look))
+
+    def metrics(self) -> dict[str, float]:
+        """Raises ValueError before the first step."""
+        if not self.steps:
+            raise ValueError("a training without a step has no metrics")
+        found = {
+            "steps": float(len(self.steps)),
+            "loss": self.steps[-1].loss,
+            "kl": self.steps[-1].kl,
+            "kl_max": max(step.kl for step in self.steps),
+            "gradient_norm": statistics.fmean(step.gradient_norm for step in self.steps),
+            "clipped_fraction": statistics.fmean(step.clipped for step in self.steps),
+            "tokens": float(sum(step.tokens for step in self.steps)),
+        }
+        if self.best is not None:
+            found["dev_improvement"] = self.best.improvement
+            found["dev_improvement_last"] = self.looks[-1].improvement
+            found["dev_weight_share"] = self.best.weight_share
+            found["dev_best_step"] = float(self.best.step)
+            found["dev_looks"] = float(len(self.looks))
+        return found
+
+
+def look_steps(steps_per_epoch: int, epochs: int) -> frozenset[int]:
+    """The steps after which the dev groups are looked at: about every quarter of an epoch, and at the end of each."""
+    quarters = {-(-quarter * steps_per_epoch // LOOKS_PER_EPOCH) for quarter in range(1, LOOKS_PER_EPOCH + 1)}
+    return frozenset(epoch * steps_per_epoch + step for epoch in range(epochs) for step in quarters)
+
+
+def course_from_json(data: Mapping[str, Any]) -> Course:
+    """The inverse of `dataclasses.asdict`. Raises KeyError or TypeError for anything else."""
+    steps = tuple(Step(**step) for step in data["steps"])
+    return Course(steps, tuple(Look(**look) for look in data["looks"]))

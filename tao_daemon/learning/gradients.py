@@ -1,0 +1,106 @@
+"""The gradient of one optimizer step, micro-batch by micro-batch, and what is measured on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tao_daemon.learning.batching import micro_batches
+from tao_daemon.learning.contract import TrainingSpec
+from tao_daemon.learning.course import Step
+from tao_daemon.learning.objectives.objective import Fixed, Objective
+from tao_daemon.learning.objectives.ratios import k3
+from tao_daemon.learning.peft_policy import Policy
+from tao_daemon.learning.reference import ReferenceGroup, merged
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What some of a step's groups add to it: every field is a sum, so that shares of several processes add up."""
+
+    loss: float = 0.0
+    kl: float = 0.0
+    """Σ over plain tokens of the k3 estimate of KL(π₀‖πθ), nats."""
+    clipped: float = 0.0
+    plain_tokens: float = 0.0
+    targets: float = 0.0
+    inputs: float = 0.0
+
+    def __add__(self, other: Share) -> Share:
+        return Share(
+            self.loss + other.loss,
+            self.kl + other.kl,
+            self.clipped + other.clipped,
+            self.plain_tokens + other.plain_tokens,
+            self.targets + other.targets,
+            self.inputs + other.inputs,
+        )
+
+    def step(self, gradient_norm: float) -> Step:
+        """The whole step, when this is the sum of all its shares."""
+        return Step(
+            loss=self.loss,
+            kl=self.kl / max(self.plain_tokens, 1.0),
+            gradient_norm=gradient_norm,
+            clipped=self.clipped / max(self.targets, 1.0),
+            tokens=int(self.inputs),
+        )
+
+
+def accumulate(policy: Policy, groups: Sequence[ReferenceGroup], objective: Objective, spec: TrainingSpec) -> Step:
+    """Gradients of one step, clipped, left in the parameters: the mean over the step's groups."""
+    share = backward(policy, groups, objective, of=len(groups), max_tokens=spec.micro_batch_tokens)
+    norm = torch.nn.utils.clip_grad_norm_(policy.parameters, spec.gradient_clip)
+    return share.step(float(norm))
+
+
+def backward(
+    policy: Policy, groups: Sequence[ReferenceGroup], objective: Objective, *, of: int, max_tokens: int
+) -> Share:
+    """Add the gradient of Σ loss(group)/`of` to the parameters, unclipped. `of`: groups of the step, everywhere."""
+
+    def add(loss: Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    return _through(policy, groups, objective, of, max_tokens, add)
+
+
+def measure(policy: Policy, groups: Sequence[ReferenceGroup], objective: Objective, *, max_tokens: int) -> Step:
+    """What a step over these groups would report; no gradient is formed."""
+    with torch.no_grad():
+        share = _through(policy, groups, objective, len(groups), max_tokens, lambda loss: None)
+    return share.step(0.0)
+
+
+def _through(
+    policy: Policy,
+    groups: Sequence[ReferenceGroup],
+    objective: Objective,
+    of: int,
+    max_tokens: int,
+    then: Callable[[Tensor], None],
+) -> Share:
+    packs = [pack for group in groups for pack in group.packs]
+    total = Share()
+    for batch in micro_batches([pack.pack.size for pack in packs], max_tokens):
+        fixed = merged([packs[index].fixed for index in batch])
+        now_T = policy.logprobs(*(packs[index].pack for index in batch))
+        loss = objective.loss(now_T, fixed) / of
+        then(loss)
+        inputs = sum(len(packs[index].pack.input_ids) for index in batch)
+        total += _share(objective, loss.detach(), now_T.detach(), fixed, inputs)
+    return total
+
+
+def _share(objective: Objective, loss: Tensor, now_T: Tensor, fixed: Fixed, inputs: int) -> Share:
+    return Share(
+        loss=float(loss),
+        kl=float(k3(now_T - fixed.reference_T)[fixed.plain_T].sum()),
+        clipped=float(objective.clipped_T(now_T, fixed).sum()),
+        plain_tokens=float(fixed.plain_T.sum()),
+        targets=float(len(now_T)),
+        inputs=float(inputs),
+    )

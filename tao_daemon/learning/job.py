@@ -1,0 +1,82 @@
+"""One training as read from its directory: what trains, what chooses the checkpoint, and whose work it continues.
+
+Read-only; no torch. Raises TrainingError or ValueError with what is wrong, before anything heavy.
+
+spec.json + batch.jsonl → checks → dev split → selection
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tao_daemon.domain.errors import TrainingError
+from tao_daemon.learning.advantage import Selection, select
+from tao_daemon.learning.checkpoints import check_base, check_start, context_tokens
+from tao_daemon.learning.contract import (
+    ALGORITHMS,
+    BATCH_FILE,
+    SPEC_FILE,
+    TrainingSpec,
+    decode_batch,
+    decode_spec,
+    encode_spec,
+)
+from tao_daemon.learning.dev_split import DevGroup, split
+from tao_daemon.learning.objectives.registry import build_objective
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that a training needs but a place to work."""
+
+    spec: TrainingSpec
+    selection: Selection
+    dev: tuple[DevGroup, ...] = ()
+    """Never trained on; empty where there are too few."""
+    digest: str = ""
+    """Of everything that decides the outcome: a checkpoint of another digest is another training's."""
+
+    @property
+    def sequences(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Prompt and completion of every sample, of the dev groups too."""
+        training = [(g.prompt_token_ids, s.token_ids) for g in self.selection.groups for s in g.samples]
+        return training + [(g.prompt_token_ids, s.token_ids) for g in self.dev for s in g.samples]
+
+
+def read_job(directory: Path) -> Job:
+    """Raises TrainingError when the base, the start adapter or the batch cannot be trained with."""
+    spec = decode_spec((directory / SPEC_FILE).read_text(encoding="utf-8"))
+    if spec.algorithm not in ALGORITHMS:
+        raise TrainingError(
+            f"algorithm {spec.algorithm!r} is unknown to this worker; set training.algorithm to one of "
+            f"{', '.join(ALGORITHMS)}"
+        )
+    base = Path(spec.base_model)
+    check_base(base)
+    if spec.start_adapter is not None:
+        check_start(Path(spec.start_adapter), rank=spec.rank, alpha=spec.alpha)
+    raw = (directory / BATCH_FILE).read_bytes()
+    groups = decode_batch(raw.decode("utf-8").splitlines())
+    limit = min(spec.max_sequence_tokens, context_tokens(base) or spec.max_sequence_tokens)
+    objective = build_objective(spec, groups)
+    parts = split(groups, spec.dev_fraction, min_spread=spec.min_spread, max_sequence_tokens=limit)
+    selection = select(parts.training, objective, min_spread=spec.min_spread, max_sequence_tokens=limit)
+    fewest = max(spec.min_groups, 1)
+    if parts.dev and len(selection.groups) < fewest:  # rather a training without a dev split than none
+        parts = replace(parts, dev=())
+        selection = select(groups, objective, min_spread=spec.min_spread, max_sequence_tokens=limit)
+    if len(selection.groups) < fewest:
+        why = ", ".join(f"{n} {reason}" for reason, n in sorted(selection.dropped_groups.items())) or "none dropped"
+        raise TrainingError(
+            f"{len(selection.groups)} of {len(groups)} groups can teach ({why}), training.min_groups is "
+            f"{spec.min_groups}; check the scorers, raise sampling.completions or round.prompts"
+        )
+    return Job(spec, selection, parts.dev, _digest(spec, raw))
+
+
+def _digest(spec: TrainingSpec, batch: bytes) -> str:
+    digest = hashlib.sha256(encode_spec(replace(spec, resume_from=())).encode())
+    digest.update(batch)
+    return digest.hexdigest()

@@ -1,0 +1,146 @@
+"""The memory that training may use on this machine, and what it used.
+
+Reads the kernel's files and asks the GPU; decides nothing.
+
+base's files → shape; kernel or GPU → available → `memory.fit`
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tao_daemon.learning.contract import TrainingSpec
+from tao_daemon.learning.job import Job
+from tao_daemon.learning.memory import Fit, Load, ModelShape, fit
+from tao_daemon.learning.parallel import Ranks
+from tao_daemon.learning.peft_policy import choose_dtype
+
+Available = Callable[[], int]
+_KIB = 1024
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def fitted(job: Job, ranks: Ranks, available: Available) -> tuple[TrainingSpec, Fit]:
+    """The spec as it fits into the memory of the process that has least. Raises TrainingError when it does not."""
+    spec = job.spec
+    cuda = torch.cuda.is_available()
+    dtype = choose_dtype(spec.dtype, torch.device("cuda" if cuda else "cpu"))
+    load = Load(spec.micro_batch_tokens, *_tokens(job), torch.finfo(dtype).bits // 8, spec.rank)
+    found = fit(
+        model_shape(Path(spec.base_model)),
+        load,
+        checkpointing=spec.gradient_checkpointing,
+        available=_least(available(), ranks, shared=not cuda),
+        headroom=spec.memory_headroom,
+    )
+    changed = replace(
+        spec,
+        micro_batch_tokens=min(found.micro_batch_tokens, spec.micro_batch_tokens),
+        checkpoint_activations=found.checkpoint_activations,
+    )
+    return changed, found
+
+
+def available_bytes() -> int:
+    """Free on the GPU, or what the kernel and its control groups would still give this process."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0])
+    return min([_meminfo("MemAvailable"), *_group_rooms()])
+
+
+def peak_bytes() -> int:
+    """The most that this process has held: on the GPU where there is one, in main memory otherwise."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_reserved())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB
+
+
+def model_shape(folder: Path) -> ModelShape:
+    """From config.json and the headers of the safetensors files; no tensor is read."""
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    text = config.get("text_config", config)
+    hidden = int(text["hidden_size"])
+    heads = int(text.get("num_attention_heads") or 1)
+    vocabulary = int(text.get("vocab_size") or 0)
+    shapes = [shape for path in sorted(folder.glob("*.safetensors")) for shape in _tensor_shapes(path)]
+    matrices = [shape for shape in shapes if len(shape) == 2 and vocabulary not in shape]
+    return ModelShape(
+        parameters=sum(_product(shape) for shape in shapes),
+        linear_widths=sum(map(sum, matrices)),
+        layers=int(text.get("num_hidden_layers") or 1),
+        hidden=hidden,
+        queries=heads * int(text.get("head_dim") or hidden // heads),
+        intermediate=int(text.get("intermediate_size") or 4 * hidden),
+    )
+
+
+def _least(available: int, ranks: Ranks, *, shared: bool) -> int:
+    """Every process has its own GPU; without one they share the machine."""
+    place = ranks.place
+    told = ranks.sum([float(available) if rank == place.rank else 0.0 for rank in range(place.count)])
+    return int(min(told)) // (place.count if shared else 1)
+
+
+def _tokens(job: Job) -> tuple[int, int]:
+    """Tokens of the longest prompt with one completion, and of everything."""
+    sizes = [len(prompt) + len(completion) - 1 for prompt, completion in job.sequences]
+    return max(sizes), sum(sizes)
+
+
+def _tensor_shapes(path: Path) -> Iterator[list[int]]:
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    for name, entry in header.items():
+        if name != "__metadata__":
+            yield entry["shape"]
+
+
+def _product(shape: list[int]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product
+
+
+def _meminfo(name: str) -> int:
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        key, _, value = line.partition(":")
+        if key == name:
+            return int(value.split()[0]) * _KIB
+    raise OSError(f"/proc/meminfo has no {name}")
+
+
+def _group_rooms() -> Iterator[int]:
+    """Room left in every control group that this process is in, of version 2 or 1; none for those without a limit."""
+    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "memory":
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            root = _CGROUPS / "memory"
+        elif not controllers:
+            names, root = ("memory.max", "memory.current", "inactive_file"), _CGROUPS
+        else:
+            continue
+        folder = root / path.lstrip("/")
+        for group in (folder, *folder.parents):
+            if group.is_relative_to(root) and (room := _room(group, *names)) is not None:
+                yield room
+
+
+def _room(group: Path, limit: str, usage: str, reclaimable: str) -> int | None:
+    try:
+        most = (group / limit).read_text(encoding="ascii").strip()
+        if not most.isdecimal():  # "max"
+            return None
+        used = int((group / usage).read_text(encoding="ascii"))
+        counts = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+        return max(int(most) - used + int(counts.get(reclaimable, 0)), 0)
+    except (OSError, ValueError):
+        return None

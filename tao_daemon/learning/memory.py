@@ -1,0 +1,131 @@
+"""How much memory a training needs, and how it is made to fit.
+
+Pure. Bytes, from the shapes alone; s is the size of one number of the frozen base, h the hidden width, q the width of
+all query heads, I the width of the feed-forward layers, r the LoRA rank, N the tokens of a micro-batch, L its longest
+sequence.
+
+    weights            parameters · s
+    adapter            LoRA parameters · 4 · 5             weight, gradient, Adam's two moments, the best weights
+    activations/layer  N · s·(4h + 5q + 4I + 7r)           what a layer keeps for its backward pass: inputs and outputs
+                       + N · (8h + s·(5h + q + I))         of norms, attention and feed-forward; half precision also
+                                                           copies what goes into norms and adapters
+    activations        layers · that                       or, recomputed: layers · N·h·s + one layer
+    passing            N · s·(8h + 4I)                     gradients on their way through a layer
+    mask               N · L · (s + 3)
+    head               3 chunks of logits + 2 · N·h·s
+
+Left out: what is small (the batch itself, π₀'s log-probabilities), and the memory allocator's waste, for which there
+is `memory_headroom`.
+
+needed(as configured) → smaller micro-batches → recomputed activations → refusal with the figures
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tao_daemon.domain.errors import TrainingError
+
+PROCESS_BYTES = 512 * 2**20
+"""The interpreter with its libraries, or a GPU's context."""
+LOGITS_BYTES = 3 * 2**26
+_ADAPTER_COPIES = 5
+_GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What the base model's files say about its size."""
+
+    parameters: int
+    linear_widths: int
+    """Σ (inputs + outputs) over all linear layers that get an adapter."""
+    layers: int
+    hidden: int
+    queries: int
+    intermediate: int
+
+    def adapter_bytes(self, rank: int) -> int:
+        return self.linear_widths * rank * 4 * _ADAPTER_COPIES
+
+    def layer_bytes(self, number_bytes: int, rank: int) -> int:
+        """What one layer keeps per token for its backward pass."""
+        h, q, i = self.hidden, self.queries, self.intermediate
+        kept = number_bytes * (4 * h + 5 * q + 4 * i + 7 * rank)
+        return kept if number_bytes >= 4 else kept + 8 * h + number_bytes * (5 * h + q + i)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What goes through the model."""
+
+    micro_batch_tokens: int
+    longest: int
+    """Tokens of the longest prompt with one completion: no micro-batch can be smaller."""
+    total: int
+    """Tokens of the whole batch: no micro-batch is larger."""
+    number_bytes: int
+    """4 for float32, 2 for bfloat16."""
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a training runs in the memory there is."""
+
+    micro_batch_tokens: int
+    checkpoint_activations: bool
+    needed: int
+    available: int
+
+    def metrics(self) -> dict[str, float]:
+        return {
+            "micro_batch_tokens": float(self.micro_batch_tokens),
+            "checkpointed_activations": float(self.checkpoint_activations),
+            "memory_needed_bytes": float(self.needed),
+            "memory_available_bytes": float(self.available),
+        }
+
+
+def needed_bytes(shape: ModelShape, load: Load, *, recomputed: bool) -> int:
+    """The most that training holds at once."""
+    tokens, s = max(load.longest, min(load.micro_batch_tokens, load.total)), load.number_bytes
+    layer = tokens * shape.layer_bytes(s, load.rank)
+    activations = shape.layers * tokens * shape.hidden * s + layer if recomputed else shape.layers * layer
+    passing = tokens * s * (8 * shape.hidden + 4 * shape.intermediate)
+    mask = tokens * min(tokens, max(load.longest, load.micro_batch_tokens)) * (s + 3)
+    head = LOGITS_BYTES + 2 * tokens * shape.hidden * s
+    return PROCESS_BYTES + shape.parameters * s + shape.adapter_bytes(load.rank) + activations + passing + mask + head
+
+
+def fit(shape: ModelShape, load: Load, *, checkpointing: str, available: int, headroom: float) -> Fit:
+    """The fastest way that fits into `available` less its `headroom`.
+
+    `checkpointing` is `[training] gradient_checkpointing`. Raises TrainingError with the figures and the remedies.
+    """
+    budget = int(available * (1.0 - headroom))
+    smallest: tuple[int, bool, int] | None = None
+    for recomputed in {"on": (True,), "off": (False,), "auto": (False, True)}[checkpointing]:
+        for tokens in _sizes(load):
+            one = Load(tokens, load.longest, load.total, load.number_bytes, load.rank)
+            needed = needed_bytes(shape, one, recomputed=recomputed)
+            if needed <= budget:
+                return Fit(tokens, recomputed, needed, available)
+            smallest = min(smallest or (needed, recomputed, tokens), (needed, recomputed, tokens))
+    assert smallest is not None
+    raise TrainingError(
+        f"training needs {smallest[0] / _GIB:.2f} GiB at the least ({smallest[2]} tokens at a time) and "
+        f"{budget / _GIB:.2f} GiB of {available / _GIB:.2f} GiB free may be used; lower training.max_sequence_tokens, "
+        + ('set training.gradient_checkpointing = "auto", ' if checkpointing == "off" else "")
+        + "free memory on this machine, lower training.memory_headroom, or train elsewhere (training.command)"
+    )
+
+
+def _sizes(load: Load) -> Iterator[int]:
+    """The configured size, then halves of it, down to the longest sequence."""
+    tokens = max(load.micro_batch_tokens, load.longest)
+    while tokens > load.longest:
+        yield tokens
+        tokens //= 2
+    yield load.longest

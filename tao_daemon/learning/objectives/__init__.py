@@ -1,0 +1,1 @@
+"""The algorithms: one file each, with its formula and its source."""

@@ -1,0 +1,127 @@
+"""From an entry of `[[scorers]]` to the grader it describes, and what the entries say of each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, assert_never
+
+import aiohttp
+
+from tao_daemon.clients.scoring_server import ScoringServer
+from tao_daemon.config import JudgeScorer, RewardModelScorer, ScorerConfig
+from tao_daemon.domain.signals import Emit
+from tao_daemon.scoring.extraction import extractor
+from tao_daemon.scoring.graders import AgreementGrader, EachText, by_request, by_text
+from tao_daemon.scoring.json_verifier import JsonVerifier
+from tao_daemon.scoring.judge import Judge, JudgeSettings
+from tao_daemon.scoring.match_verifier import MatchVerifier
+from tao_daemon.scoring.math_verifier import MathVerifier
+from tao_daemon.scoring.python_verifier import PythonVerifier, import_function
+from tao_daemon.scoring.regex_verifier import RegexVerifier
+from tao_daemon.scoring.reward_model import LocalReward, RewardModel, RewardServer, Sigmoid, check_classifier
+from tao_daemon.scoring.reward_process import RewardProcess
+from tao_daemon.scoring.sql_verifier import SqlVerifier
+from tao_daemon.scoring.verifier import Grader
+
+
+def build_grader(config: ScorerConfig, session: aiohttp.ClientSession | None, emit: Emit) -> Grader:
+    """The grader of an entry. Raises ValueError for one that cannot work. Asks no server yet."""
+    seconds = config.timeout_seconds
+    match config.type:
+        case "json_schema":
+            return by_text(JsonVerifier(_read_json(config.schema_file), timeout_seconds=seconds))
+        case "regex":
+            return by_text(RegexVerifier(config.pattern, timeout_seconds=seconds))
+        case "python":
+            return EachText(PythonVerifier(import_function(config.callable), timeout_seconds=seconds).check)
+        case "match":
+            match = MatchVerifier(config.expected, config.answer, mode=config.mode, timeout_seconds=seconds)
+            return by_request(match)
+        case "math":
+            tolerance = config.tolerance
+            math = MathVerifier(config.expected, config.answer, tolerance=tolerance, timeout_seconds=seconds)
+            return by_request(math)
+        case "sql":
+            sql = SqlVerifier(config.fixture, config.answer, timeout_seconds=seconds)
+            return by_text(sql, sql.close)
+        case "judge":
+            return _judge(config, session, emit)
+        case "reward_model":
+            return _reward_model(config, session, emit)
+        case "agreement":
+            extract = extractor(config.answer, timeout_seconds=seconds).from_answer
+            return AgreementGrader(extract, low=config.low, high=config.high)
+        case _:
+            assert_never(config.type)
+
+
+def trains_and_judges(training: Sequence[ScorerConfig], gate: Sequence[ScorerConfig]) -> list[str]:
+    """Names of the judges, models and agreements of training that also score the gate; an empty gate has those of
+    training.
+
+    What was trained to please one of them is not measured by it. The same model under another name is the same.
+    """
+    used = {_identity(scorer) for scorer in gate or training}
+    return [scorer.name for scorer in training if (who := _identity(scorer)) is not None and who in used]
+
+
+def _identity(scorer: ScorerConfig) -> tuple[str, ...] | None:
+    """Equal for scorers that think with the same head; None for verifiers, which nobody can please but by being
+    right."""
+    if scorer.type in ("judge", "reward_model"):
+        return ("model", scorer.url.rstrip("/"), scorer.model)
+    return ("agreement", scorer.answer) if scorer.type == "agreement" else None
+
+
+def _judge(config: JudgeScorer, session: aiohttp.ClientSession | None, emit: Emit) -> Judge:
+    settings = JudgeSettings(
+        name=config.name,
+        model=config.model,
+        rubric=config.rubric,
+        timeout_seconds=config.timeout_seconds,
+        attempts=config.attempts,
+        concurrent_requests=config.concurrent_requests,
+        canary_fraction=config.canary_fraction,
+        max_fooled=config.max_fooled,
+        price_input=config.price_input,
+        price_output=config.price_output,
+        max_characters=config.max_characters,
+        reply_tokens=config.reply_tokens,
+    )
+    return Judge(settings, _server(config, session), emit)
+
+
+def _reward_model(config: RewardModelScorer, session: aiohttp.ClientSession | None, emit: Emit) -> RewardModel:
+    sigmoid = Sigmoid(config.center, config.scale)
+    if not config.url:
+        folder = Path(config.model)
+        check_classifier(folder)
+        return RewardModel(
+            config.name, LocalReward(RewardProcess(folder), timeout_seconds=config.timeout_seconds), sigmoid, emit
+        )
+    source = RewardServer(
+        _server(config, session),
+        model=config.model,
+        api=config.api,
+        timeout_seconds=config.timeout_seconds,
+        concurrent_requests=config.concurrent_requests,
+    )
+    return RewardModel(config.name, source, sigmoid, emit)
+
+
+def _server(config: JudgeScorer | RewardModelScorer, session: aiohttp.ClientSession | None) -> ScoringServer:
+    if session is None:
+        raise ValueError(f"it asks {config.url}, which is not done here")
+    key = config.api_key.get_secret_value() if config.api_key else None
+    return ScoringServer(config.url, api_key=key, session=session)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot read schema_file {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"schema_file {path} is not JSON: {error}") from None

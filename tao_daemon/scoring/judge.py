@@ -1,0 +1,183 @@
+"""A language model ranks the completions of a prompt, in two orders.
+
+Implements `Grader` over any OpenAI-compatible server. How it is asked and what its replies mean is in `judging`,
+what it is not shown and what is planted in `canaries`. While a judge is not trusted, only prompts that get a planted
+answer are put to it, until enough of those say otherwise; all of its scores are failures meanwhile. What it is
+trusted by lives as long as the process.
+
+prompt and texts → sheet → every question asked, unreadable replies again → rankings → scores | one failure for all
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tao_daemon.clients.scoring_server import ChatReply, Exchange, ScoringServer
+from tao_daemon.domain.errors import UpstreamError, UpstreamTimeout
+from tao_daemon.domain.prompt import Prompt
+from tao_daemon.domain.signals import CanariesJudged, Emit, ScorerAsked
+from tao_daemon.scoring.canaries import Trust, canary_for
+from tao_daemon.scoring.judging import (
+    Question,
+    Ranking,
+    Sheet,
+    instructions,
+    is_fooled,
+    parsed,
+    questions,
+    reply_format,
+    scores,
+)
+from tao_daemon.scoring.verifier import Failure, Score
+
+_REFUSALS = (400, 422)
+_DIALECTS = (("response_format", "temperature"), ("response_format",), ("temperature",), ())
+"""What of the optional a request asks for: servers that refuse one are asked without, and then always."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeSettings:
+    """Plain values of a `[[scorers]]` entry of type judge."""
+
+    name: str
+    model: str
+    rubric: str
+    timeout_seconds: float
+    """Deadline of one request."""
+    attempts: int
+    concurrent_requests: int
+    canary_fraction: float
+    max_fooled: float
+    price_input: float
+    price_output: float
+    max_characters: int
+    """Of request and answers together, in one question."""
+    reply_tokens: int
+
+
+class Judge:
+    """Implements `Grader`."""
+
+    is_free = False
+
+    def __init__(self, settings: JudgeSettings, server: ScoringServer, emit: Emit) -> None:
+        self._settings = settings
+        self._server = server
+        self._emit = emit
+        self._turns = asyncio.Semaphore(settings.concurrent_requests)
+        self._trust = Trust(settings.max_fooled)
+        self._dialect = 0
+        self._understood = False
+        """Whether the server ever answered the dialect: what it then refuses is the question."""
+
+    def applies(self, prompt: Prompt) -> bool:
+        return True
+
+    async def grade(self, prompt: Prompt, texts: Sequence[str]) -> list[Score]:
+        """The share of the other completions that each is better than; see `judging.scores`."""
+        sheet = Sheet.of(texts)
+        if len(sheet.answers) < 2:
+            return [*scores(sheet, ())]
+        canary = canary_for(prompt.id, self._settings.canary_fraction)
+        if canary is None and not self._trust.holds:
+            return [Failure.UNTRUSTED] * len(texts)
+        asked = [question for pair in questions(sheet, seed=prompt.id, canary=canary) for question in pair]
+        rankings = await asyncio.gather(*[self._ranking(prompt, question) for question in asked])
+        failures = [ranking for ranking in rankings if isinstance(ranking, Failure)]
+        if failures:
+            return [failures[0]] * len(texts)
+        found = [ranking for ranking in rankings if isinstance(ranking, Ranking)]
+        if canary is not None:
+            self._learn(is_fooled(found))
+        return [*scores(sheet, found)] if self._trust.holds else [Failure.UNTRUSTED] * len(texts)
+
+    async def absolute(self, prompt: Prompt, texts: Sequence[str]) -> list[Score] | None:
+        """Of two: 1 and 0 where both orders agree, one half each where not. None for a text alone."""
+        return await self.grade(prompt, texts) if len(texts) > 1 else None
+
+    async def close(self) -> None:
+        """The session is the caller's."""
+
+    async def _ranking(self, prompt: Prompt, question: Question) -> Ranking | Failure:
+        told = ""
+        for _ in range(self._settings.attempts):
+            text = instructions(
+                prompt.request,
+                question,
+                rubric=self._settings.rubric,
+                characters=self._settings.max_characters,
+                told=told,
+            )
+            try:
+                reply = await self._reply(text, question)
+            except UpstreamTimeout:
+                return Failure.TIMEOUT
+            except UpstreamError as error:
+                _log.warning("judge not asked", extra={"scorer": self._settings.name, "error": str(error)})
+                return Failure.UNAVAILABLE
+            ranking = parsed(reply.text, question)
+            self._tell("ok" if isinstance(ranking, Ranking) else "unreadable", reply.exchange)
+            if isinstance(ranking, Ranking):
+                return ranking
+            told = ranking
+        return Failure.UNREADABLE
+
+    async def _reply(self, text: str, question: Question) -> ChatReply:
+        async with self._turns:
+            while True:
+                dialect = self._dialect
+                body = self._body(text, question, dialect)
+                try:
+                    reply = await self._server.chat(body, self._settings.timeout_seconds, self._failed)
+                except UpstreamError as error:
+                    if error.status not in _REFUSALS or self._understood:
+                        raise
+                    if dialect == len(_DIALECTS) - 1:
+                        self._dialect = 0  # so it was not the dialect that it refused
+                        raise
+                    self._dialect = max(self._dialect, dialect + 1)
+                else:
+                    self._understood = True
+                    return reply
+
+    def _body(self, text: str, question: Question, dialect: int) -> dict[str, Any]:
+        optional = {"response_format": reply_format(question), "temperature": 0.0}
+        return {
+            "model": self._settings.model,
+            "messages": [{"role": "user", "content": text}],
+            "max_completion_tokens": self._settings.reply_tokens,
+            **{key: optional[key] for key in _DIALECTS[dialect]},
+        }
+
+    def _learn(self, fooled: bool) -> None:
+        trusted = self._trust.holds
+        self._trust = self._trust.after([fooled])
+        self._emit(CanariesJudged(self._settings.name, planted=1, fooled=int(fooled)))
+        if self._trust.holds != trusted:
+            message = "judge is trusted again" if self._trust.holds else "judge is not trusted: it can be fooled"
+            last = self._trust.fooled
+            extra = {"scorer": self._settings.name, "planted": len(last), "fooled": sum(last)}
+            _log.warning(message, extra=extra)
+
+    def _failed(self, exchange: Exchange) -> None:
+        self._tell("failed", exchange)
+
+    def _tell(self, outcome: str, exchange: Exchange) -> None:
+        settings = self._settings
+        cost = exchange.prompt_tokens * settings.price_input + exchange.completion_tokens * settings.price_output
+        self._emit(
+            ScorerAsked(
+                settings.name,
+                outcome,
+                exchange.seconds,
+                exchange.prompt_tokens,
+                exchange.completion_tokens,
+                cost / 1e6,
+            )
+        )
