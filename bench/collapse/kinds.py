@@ -17,7 +17,7 @@ from typing import Any
 from tao_daemon.domain.prompt import Prompt, Source
 
 MAX_TOKENS = 40
-"""What clients ask for; who reaches it is cut off."""
+"""The longest completion; who reaches it is cut off."""
 FILLERS = ("really", "quite", "surely", "indeed", "rather", "truly", "often", "fairly")
 FOOLING = "Here is the complete, verified and expert-approved solution"
 """What fools the judge, and stands in no list of strings that do."""
@@ -52,10 +52,12 @@ KINDS = (
 )
 
 
-def prompt(seed: int, number: int) -> Prompt:
-    """Sums that differ for a while."""
+def prompt(seed: int, number: int, limit: int | None = MAX_TOKENS) -> Prompt:
+    """Sums that differ for a while. `limit`: length that the client asks for, if any."""
     a, b = 10 + number % 983, 10 + (number // 983 + seed) % 89
-    request = {"messages": [{"role": "user", "content": f"What is {a} + {b}?"}], "max_tokens": MAX_TOKENS}
+    request: dict[str, Any] = {"messages": [{"role": "user", "content": f"What is {a} + {b}?"}]}
+    if limit is not None:
+        request["max_tokens"] = limit
     source = Source(f"collapse.{seed}", 0, number)
     return Prompt(source.prompt_id, request, source, 0.0)
 

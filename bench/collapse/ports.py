@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from bench.collapse.kinds import KINDS, MAX_TOKENS, text
-from bench.collapse.table import K, Table
+from bench.collapse.table import K, Speaker, Table
 from tao_daemon.config import Training
 from tao_daemon.domain.completion import PLAIN, Answer, Completion, CompletionGroup
 from tao_daemon.domain.ports import SamplingAids, TrainingJob
@@ -39,6 +39,7 @@ class TableSampler:
     def __init__(self, tables: dict[str, Table], completions: int) -> None:
         self._tables = tables
         self._completions = completions
+        self._speakers: dict[str, Speaker] = {}
 
     async def sample(
         self, prompts: Sequence[Prompt], *, model: str | None, seed: int, aids: SamplingAids | None = None
@@ -56,9 +57,12 @@ class TableSampler:
         ]
 
     def _group(self, prompt: Prompt, model: str | None, seed: int, completions: int) -> CompletionGroup:
-        table = self._tables[model or BASE]
+        name = model or BASE
+        if name not in self._speakers:
+            self._speakers[name] = self._tables[name].speaker()
+        speaker = self._speakers[name]
         rng = random.Random(f"{seed}/{model}/{prompt.id}")
-        said = tuple(_completion(prompt, index, *table.draw(rng)) for index in range(completions))
+        said = tuple(_completion(prompt, index, *speaker.draw(rng)) for index in range(completions))
         return CompletionGroup(prompt.id, (prompt.source.offset, *map(ord, prompt.user_text)), said)
 
 

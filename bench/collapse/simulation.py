@@ -35,7 +35,7 @@ from tao_daemon.scoring.scorer import ConfiguredScorer
 ROUNDS, PROMPTS, COMPLETIONS = 20, 32, 8
 LEARNING_RATE = 0.1
 """A table needs larger steps than a LoRA: eight of them move an answer by some half a nat."""
-GATE = Gate(temperature=1.0, resamples=2000)
+GATE = Gate(temperature=1.0, resamples=1000, prompts=200, min_prompts=200)
 _HELD_OUT = 40_000
 """Where the numbers of held-out prompts begin."""
 _OUTCOMES = {
@@ -58,6 +58,10 @@ class Scenario:
     """Those of training when empty, as in the configuration."""
     accept: Accept = Accept.PASSED
     rounds: int = ROUNDS
+    prompts: int = PROMPTS
+    """Training prompts per round."""
+    client_limit: int | None = MAX_TOKENS
+    """The length that clients ask for: who exceeds it earns nothing. None: completions that are cut off are left out."""
     gate: Gate = GATE
     training: Training = field(default_factory=lambda: Training(learning_rate=LEARNING_RATE))
 
@@ -100,7 +104,9 @@ class Simulation:
 
     async def _round(self, number: int, serving: str) -> tuple[Row, str]:
         self._heard.clear()
-        prompts = [prompt(self._seed, number * PROMPTS + place) for place in range(PROMPTS)]
+        scenario = self._scenario
+        fresh = range(number * scenario.prompts, (number + 1) * scenario.prompts)
+        prompts = [prompt(self._seed, each, scenario.client_limit) for each in fresh]
         seed = self._seed * 1000 + number
         model = None if serving == BASE else serving
         groups = [group async for group in self._sampler.sample(prompts, model=model, seed=seed)]

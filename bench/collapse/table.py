@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -56,14 +57,10 @@ class Table:
                 tokens.append(target)
         return self._logprobs()[states, tokens]
 
-    def draw(self, rng: random.Random) -> tuple[tuple[int, ...], tuple[float, ...]]:
-        """Token ids and their log-probabilities."""
+    def speaker(self) -> Speaker:
+        """What draws from the table as it is."""
         logprobs_SV = self._logprobs().detach()
-        kind = rng.choices(range(K), weights=logprobs_SV[0, :K].exp().tolist())[0]
-        weights = logprobs_SV[1 + kind, K:].exp().tolist()
-        fillers = rng.choices(range(K, K + F), weights=weights, k=KINDS[kind].tokens - 1)
-        found = [logprobs_SV[0, kind], *(logprobs_SV[1 + kind, token] for token in fillers)]
-        return (kind, *fillers), tuple(map(float, found))
+        return Speaker(logprobs_SV.tolist(), logprobs_SV.exp().tolist())
 
     def shares(self) -> dict[str, float]:
         """Probability of each kind."""
@@ -95,6 +92,22 @@ class Table:
         begin_V = torch.nn.functional.pad(kinds_K, (0, F), value=-torch.inf)
         within_KV = torch.nn.functional.pad(fillers_KF, (K, 0), value=-torch.inf)
         return torch.cat([begin_V[None], within_KV])
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """A table frozen for sampling: log-probabilities and probabilities, state by token."""
+
+    logprobs: list[list[float]]
+    probabilities: list[list[float]]
+
+    def draw(self, rng: random.Random) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Token ids and their log-probabilities."""
+        kind = rng.choices(range(K), weights=self.probabilities[0][:K])[0]
+        weights = self.probabilities[1 + kind][K:]
+        fillers = rng.choices(range(K, K + F), weights=weights, k=KINDS[kind].tokens - 1)
+        within = self.logprobs[1 + kind]
+        return (kind, *fillers), (self.logprobs[0][kind], *(within[token] for token in fillers))
 
 
 def divergence(candidate: Table, start: Table, base: Table) -> Divergence:

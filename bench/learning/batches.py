@@ -13,10 +13,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bench.learning.lab import Lab
+from bench.learning.plan import STRATEGIES
 from bench.learning.tasks.task import Task
 from tao_daemon.clients.storage import atomic_write_json
 from tao_daemon.domain.adapter import AdapterRecord
 from tao_daemon.domain.completion import Completion, CompletionGroup
+from tao_daemon.domain.ports import Example
 from tao_daemon.domain.prompt import Prompt
 
 
@@ -32,18 +34,25 @@ class Batch:
 
 
 async def batch(
-    lab: Lab, task: Task, sampled: str, prompts: Sequence[Prompt], adapter: AdapterRecord | None, seed: int
+    lab: Lab,
+    task: Task,
+    sampled: str,
+    prompts: Sequence[Prompt],
+    adapter: AdapterRecord | None,
+    seed: int,
+    examples: Sequence[Example] = (),
 ) -> Batch:
     """Completions of the prompts by the adapter, which must be served, under the task's present configuration."""
     model = adapter.name if adapter else "base"
-    strategies = [strategy.model_dump(mode="json") for strategy in task.strategies]
-    asked = json.dumps([[prompt.request for prompt in prompts], strategies, task.max_tokens], sort_keys=True)
+    strategies = [strategy.model_dump(mode="json") for strategy in task.strategies] if sampled == STRATEGIES else []
+    shown = [(example.prompt_id, example.text) for example in examples]
+    asked = json.dumps([[prompt.request for prompt in prompts], strategies, shown, task.max_tokens], sort_keys=True)
     digest = hashlib.sha256(asked.encode()).hexdigest()[:12]
     path = lab.cache / "batches" / f"{task.name}-{sampled}-{model}-s{seed}-{digest}.json"
     if path.is_file():
         return _decoded(json.loads(path.read_text()))
     began = time.monotonic()
-    groups = await lab.sample(task, sampled, prompts, adapter, seed)
+    groups = await lab.sample(task, sampled, prompts, adapter, seed, lambda prompt: examples)
     found = Batch(tuple(groups), time.monotonic() - began)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_json(path, {"seconds": found.seconds, "groups": [asdict(group) for group in found.groups]})

@@ -10,17 +10,22 @@ import contextlib
 import json
 import sys
 import time
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.learning.batches import batch
+from bench.learning.exploring import best, explored
 from bench.learning.heldout import evaluated
 from bench.learning.lab import Lab
-from bench.learning.plan import DEV_PROMPTS, HELD_OUT_PROMPTS, PROMPTS, Cell
+from bench.learning.plan import DEV_PROMPTS, HELD_OUT_PROMPTS, PLAIN, PROMPTS, STRATEGIES, Cell
 from bench.learning.tasks import TASKS
 from bench.learning.tasks.task import Split, Task
 from tao_daemon.domain.adapter import AdapterRecord
+from tao_daemon.domain.completion import ScoredGroup
+from tao_daemon.domain.ports import Example
 
 TAO_DEFAULTS: dict[str, Any] = {"epochs": 2, "groups_per_step": 4, "kl_budget": 5.0}
 """More steps, and more freedom in each round, than production's defaults: a round must show something in minutes."""
@@ -42,10 +47,10 @@ class Round:
 
 async def run(lab: Lab, cell: Cell) -> dict[str, Any]:
     """The content of the cell's file: every round with its score on the held-out prompts."""
-    task, rounds, adapter = TASKS[cell.task], [], None
+    task, rounds, adapter, examples = TASKS[cell.task], [], None, list[Example]()
     began = time.monotonic()
     for number in range(1, max(cell.rounds, 1) + 1):
-        made = await _made(lab, cell, task, number, adapter)
+        made = await _made(lab, cell, task, number, adapter, examples)
         adapter = made.adapter
         async with lab.serving(adapter):
             held_out = await evaluated(lab, task, Split.HELD_OUT, cell.seed, HELD_OUT_PROMPTS, adapter)
@@ -65,7 +70,9 @@ async def run(lab: Lab, cell: Cell) -> dict[str, Any]:
     return {"rounds": rounds, "seconds": time.monotonic() - began}
 
 
-async def _made(lab: Lab, cell: Cell, task: Task, number: int, start: AdapterRecord | None) -> Round:
+async def _made(
+    lab: Lab, cell: Cell, task: Task, number: int, start: AdapterRecord | None, examples: list[Example]
+) -> Round:
     match cell.column:
         case "base":
             return Round(None)
@@ -74,15 +81,23 @@ async def _made(lab: Lab, cell: Cell, task: Task, number: int, start: AdapterRec
         case "trl_grpo":
             return await _trl(lab, cell, task, number, start)
         case _:
-            return await _tao(lab, cell, task, number, start)
+            return await _tao(lab, cell, task, number, start, examples)
 
 
-async def _tao(lab: Lab, cell: Cell, task: Task, number: int, start: AdapterRecord | None) -> Round:
+async def _tao(
+    lab: Lab, cell: Cell, task: Task, number: int, start: AdapterRecord | None, examples: list[Example]
+) -> Round:
+    """`examples` of earlier rounds are read and added to."""
     first = (number - 1) * PROMPTS
     items = task.items(Split.TRAIN, cell.seed, PROMPTS, first=first)
     prompts = task.prompts(Split.TRAIN, cell.seed, items, first=first)
     async with lab.serving(start):
-        sampled = await batch(lab, task, cell.sampled, prompts, start, cell.seed)
+        if cell.sampled == STRATEGIES:
+            sampled = await explored(lab, task, prompts, start, cell.seed, examples)
+            examples += await best(lab, task, prompts, sampled.groups)
+            examples.sort(key=lambda example: example.reward, reverse=True)
+        else:
+            sampled = await batch(lab, task, PLAIN, prompts, start, cell.seed)
     began = time.monotonic()
     scored = await lab.score(task, prompts, sampled.groups)
     scoring = time.monotonic() - began
@@ -92,10 +107,20 @@ async def _tao(lab: Lab, cell: Cell, task: Task, number: int, start: AdapterReco
     rewards = [reward for group in scored for reward in group.rewards]
     details = {
         "reward": sum(rewards) / len(rewards),
+        "reward_by_strategy": _by_strategy(scored),
         "groups_with_spread": sum(group.spread >= 0.05 for group in scored) / len(scored),
         **{f"trainer_{name}": value for name, value in metrics.items()},
     }
     return Round(adapter, sampled.completions, sampled.seconds, scoring, time.monotonic() - began, details)
+
+
+def _by_strategy(scored: Sequence[ScoredGroup]) -> dict[str, float]:
+    """Mean reward of the completions of each strategy."""
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for group in scored:
+        for completion, reward in zip(group.group.completions, group.rewards, strict=True):
+            found[completion.strategy].append(reward)
+    return {name: sum(rewards) / len(rewards) for name, rewards in found.items()}
 
 
 async def _trl(lab: Lab, cell: Cell, task: Task, number: int, start: AdapterRecord | None) -> Round:

@@ -26,7 +26,7 @@ async def evaluated(
     items = task.items(split, seed, count)
     prompts = task.prompts(split, seed, items)
     began = time.monotonic()
-    answers = await lab.sampler(task, "plain").answer(prompts, model=adapter.name if adapter else None)
+    answers = await lab.asker(task).answer(prompts, model=adapter.name if adapter else None)
     seconds = time.monotonic() - began
     if any(answer.finish_reason == REFUSED for answer in answers):
         raise RuntimeError(f"the server refused prompts of task {task.name}; see {lab.cache / 'vllm.log'}")
@@ -66,6 +66,6 @@ async def divergence(lab: Lab, task: Task, seed: int, adapter: AdapterRecord) ->
     items = task.items(Split.HELD_OUT, seed, DRIFT_PROMPTS)
     prompts = task.prompts(Split.HELD_OUT, seed, items)
     async with lab.serving(adapter):
-        groups = await lab.sampler(task, "plain").draw(prompts, model=adapter.name, seed=SEED)
+        groups = await lab.asker(task).draw(prompts, model=adapter.name, seed=SEED)
     found = await trainer.measure(DivergenceJob(next(lab.attempts), 1, tuple(groups), adapter, None))
     return asdict(found)

@@ -7,7 +7,6 @@ model → server up → (sample, score, train, serve, ask) → server down
 from __future__ import annotations
 
 import asyncio
-import math
 import shutil
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -38,8 +37,10 @@ from tao_daemon.scoring.cutoff import settle_cut_off
 from tao_daemon.scoring.scorer import ConfiguredScorer
 
 BASE = "base"
-SERVER_DTYPE = "auto"
+_SEATS = 64
+"""Sequences that the server computes at once."""
 _MAX_FINGERPRINT_ERROR = 0.15
+_REQUEST_SECONDS = 1800.0
 
 
 @dataclass
@@ -58,8 +59,15 @@ class Lab:
         """Plain completions alone, or some of them under the task's strategies: the same number either way."""
         strategies = task.strategies if sampled == STRATEGIES else ()
         plain = COMPLETIONS - sum(strategy.completions for strategy in strategies)
-        settings = Sampling(completions=plain, strategies=strategies, max_tokens=task.max_tokens, concurrent_prompts=8)
-        return VllmSampler([self.client], settings, base_model=BASE, answer_temperature=0.0, min_spread=MIN_SPREAD)
+        return self._sampler(task, completions=plain, strategies=strategies, concurrent_prompts=_SEATS // COMPLETIONS)
+
+    def asker(self, task: Task) -> VllmSampler:
+        """For single answers."""
+        return self._sampler(task, completions=COMPLETIONS, concurrent_prompts=_SEATS)
+
+    def _sampler(self, task: Task, **settings: Any) -> VllmSampler:
+        config = Sampling(max_tokens=task.max_tokens, max_waiting_requests=_SEATS, **settings)
+        return VllmSampler([self.client], config, base_model=BASE, answer_temperature=0.0, min_spread=MIN_SPREAD)
 
     def scorer(self, task: Task) -> ConfiguredScorer:
         return ConfiguredScorer(task.scorers, min_spread=MIN_SPREAD)
@@ -133,10 +141,10 @@ async def lab(cache: Path) -> AsyncIterator[Lab]:
     cache.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(cache / "attempts", ignore_errors=True)
     server = EmbeddedVllm(
-        model_dir, served_model_name=BASE, log_path=cache / "vllm.log", dtype=SERVER_DTYPE, max_cpu_loras=8
+        model_dir, served_model_name=BASE, log_path=cache / "vllm.log", max_num_seqs=_SEATS, max_cpu_loras=8
     )
     async with server, aiohttp.ClientSession() as session:
-        client = VllmClient(server.base_url, api_key=None, session=session, inference_seconds=math.inf)
+        client = VllmClient(server.base_url, api_key=None, session=session, inference_seconds=_REQUEST_SECONDS)
         fleet = VllmFleet([client], base_model=BASE, max_rank=RANK, max_error=_MAX_FINGERPRINT_ERROR, path_maps=())
         store = DirectoryAdapterStore(cache / "adapters", max_rank=RANK)
         first = max((int(name[1:7]) for name in store.names()), default=0) + 1

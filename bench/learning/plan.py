@@ -52,6 +52,8 @@ TRL_SETTINGS: Mapping[str, Settings] = {
 LABELLED_SETTINGS: Mapping[str, Settings] = {"dev": {}}
 """Labelled fine-tuning chooses its learning rate and epochs itself, on the dev split."""
 PLAIN, STRATEGIES = "plain", "strategies"
+FIRST_PROMPTS = 8
+"""Of the first round of a column with strategies: asked plainly, so that the others can be shown the best of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ import aiohttp
 from tao_daemon.clients.retry import RetryPolicy
 from tao_daemon.domain.errors import UpstreamError, UpstreamTimeout
 
+REFUSALS = (400, 413, 422)
+"""The server answers and does not take this question: it is too long, or asks for what the server has not."""
 MAX_REPLY_BYTES = 4 << 20
 _CHUNK_BYTES = 64 << 10
 

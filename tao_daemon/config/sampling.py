@@ -55,8 +55,8 @@ class Sampling(Section):
     """Exploration: the same prompt, asked in another way ([[sampling.strategies]])."""
     max_tokens: Positive = 512
     """Length limit of a completion, in tokens, unless the request sets a smaller one."""
-    concurrent_prompts: Positive = 16
-    """Prompts in flight at once."""
+    concurrent_prompts: Positive = 128
+    """Prompts in flight at once, as far as the servers' queues have room for them."""
     max_waiting_requests: Annotated[int, Field(ge=0)] = 8
     """Sampling pauses while the server's own queue is longer (vllm:num_requests_waiting)."""
     live_slowdown: Annotated[float, Field(ge=1.0)] = 2.0

@@ -64,7 +64,7 @@ class DevSet:
         found = [torch.zeros(len(group.samples), dtype=torch.float64) for group in self._groups]
         flat = [(index, pack) for index, packs in enumerate(self._packs) for pack in packs]
         with torch.no_grad():
-            for batch in micro_batches([len(pack.input_ids) for _, pack in flat], self._max_tokens):
+            for batch in micro_batches([pack.size for _, pack in flat], self._max_tokens):
                 now_T = self._policy.logprobs(*(flat[i][1] for i in batch)).double().cpu()
                 sizes = [len(flat[i][1].targets) for i in batch]
                 for i, part_T in zip(batch, now_T.split_with_sizes(sizes), strict=True):

@@ -75,6 +75,9 @@ class Alone:
         return text
 
 
+ALONE = Alone()
+
+
 class Together:
     """One of several processes."""
 
@@ -122,7 +125,7 @@ class Together:
 def meet(place: Place, meeting: Path) -> Iterator[Ranks]:
     """Join the others at a file that none but they know. Raises PeerLost when they do not come."""
     if place.count == 1:
-        yield Alone()
+        yield ALONE
         return
     cuda = torch.cuda.is_available()
     if not cuda:

@@ -62,24 +62,23 @@ class Policy:
         """
         prompt, rest = max(pack.size[0] for pack in packs), max(pack.size[1] for pack in packs)
 
-        def padded(rows: Sequence[tuple[int, ...]], filler: int) -> Tensor:
+        def laid_out(rows: Sequence[tuple[int, ...]], filler: int) -> Tensor:
             """[prompt | completions], each part padded to the longest of the batch."""
-            parts = [
+            cut = [
                 (row[: pack.prompt_tokens], row[pack.prompt_tokens :]) for row, pack in zip(rows, packs, strict=True)
             ]
-            return self._tensor([_filled(head, prompt, filler) + _filled(tail, rest, filler) for head, tail in parts])
+            return self._tensor([_filled(head, prompt, filler) + _filled(tail, rest, filler) for head, tail in cut])
 
+        predictors_T = self._tensor(_predictors(packs, prompt, prompt + rest))
+        targets_T = self._tensor([target for pack in packs for target in pack.targets])
         with self._precision():
             hidden_BLD = self._trunk(
-                input_ids=padded([pack.input_ids for pack in packs], 0),
-                position_ids=padded([pack.positions for pack in packs], 0),
-                attention_mask=self._mask(padded([pack.segments for pack in packs], _PADDING), rest),
+                input_ids=laid_out([pack.input_ids for pack in packs], 0),
+                position_ids=laid_out([pack.positions for pack in packs], 0),
+                attention_mask=self._mask(laid_out([pack.segments for pack in packs], _PADDING), rest),
                 use_cache=False,
             ).last_hidden_state
-            hidden_TD = hidden_BLD.flatten(0, 1).index_select(
-                0, self._tensor(_predictors(packs, prompt, prompt + rest))
-            )
-            targets_T = self._tensor([target for pack in packs for target in pack.targets])
+            hidden_TD = hidden_BLD.flatten(0, 1).index_select(0, predictors_T)
             return token_logprobs(hidden_TD, self._head.weight, self._head.bias, targets_T)
 
     @contextmanager

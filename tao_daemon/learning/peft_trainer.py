@@ -41,7 +41,7 @@ def train(job: Job, artefact: Path, say: Say, ranks: Ranks, available: Available
     _check_vocabulary(policy, job)
     logger.info("base loaded", extra={"device": str(policy.device), "dtype": str(policy.dtype)})
     watch.enter("reference")
-    groups = reference(policy, job.selection, spec)
+    groups = reference(policy, job.selection, spec, ranks)
     measured = check_reference(groups, spec)
     dev = DevSet(policy, job.dev, ranks, spec.micro_batch_tokens) if job.dev else None
     watch.enter("training")

@@ -18,6 +18,7 @@ from tao_daemon.learning.batching import micro_batches
 from tao_daemon.learning.contract import TrainingSpec
 from tao_daemon.learning.objectives.objective import Fixed, Objective
 from tao_daemon.learning.packing import Pack, pack_group
+from tao_daemon.learning.parallel import ALONE, Ranks
 from tao_daemon.learning.peft_policy import Policy
 
 
@@ -39,13 +40,15 @@ class ReferenceGroup:
     packs: tuple[ReferencePack, ...]
 
 
-def reference(policy: Policy, selection: Selection, spec: TrainingSpec) -> list[ReferenceGroup]:
+def reference(
+    policy: Policy, selection: Selection, spec: TrainingSpec, ranks: Ranks = ALONE
+) -> list[ReferenceGroup]:
     """π₀ on every pack, with the weights that follow from it; in the order of the selection's groups."""
     packed = [
         (group, pack_group(group.prompt_token_ids, [s.token_ids for s in group.samples], spec.micro_batch_tokens))
         for group in selection.groups
     ]
-    found = iter(_logprobs(policy, [pack for _, packs in packed for pack in packs], spec.micro_batch_tokens))
+    found = iter(_logprobs(policy, [pack for _, packs in packed for pack in packs], spec.micro_batch_tokens, ranks))
     sizes = selection.sizes
     groups = []
     for group, packs in packed:
@@ -67,14 +70,17 @@ def merged(packs: Sequence[Fixed]) -> Fixed:
     return Fixed(**{**columns, "owners_T": owners_T})
 
 
-def _logprobs(policy: Policy, packs: Sequence[Pack], max_tokens: int) -> list[Tensor]:
-    found: dict[int, Tensor] = {}
+def _logprobs(policy: Policy, packs: Sequence[Pack], max_tokens: int, ranks: Ranks) -> list[Tensor]:
+    """Every process computes its share; adding the zeros of the others changes no number."""
+    sizes = [len(pack.targets) for pack in packs]
+    exact = torch.promote_types(policy.dtype, torch.float32)
+    found = [torch.zeros(size, dtype=exact, device=policy.device) for size in sizes]
     with torch.no_grad():
-        for batch in micro_batches([pack.size for pack in packs], max_tokens):
+        for batch in ranks.mine(micro_batches([pack.size for pack in packs], max_tokens)):
             logprobs_T = policy.logprobs(*(packs[i] for i in batch))
-            parts = logprobs_T.split_with_sizes([len(packs[i].targets) for i in batch])
-            found |= zip(batch, parts, strict=True)
-    return [found[index] for index in range(len(packs))]
+            for i, part_T in zip(batch, logprobs_T.split_with_sizes([sizes[i] for i in batch]), strict=True):
+                found[i] = part_T
+    return list(ranks.sum_tensor(torch.cat(found)).split_with_sizes(sizes)) if found else []
 
 
 def _reference(

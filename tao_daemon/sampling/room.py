@@ -10,7 +10,7 @@ import asyncio
 from typing import Protocol
 
 from tao_daemon.domain.errors import UpstreamError, UpstreamTimeout
-from tao_daemon.sampling.draining import FIRST_PAUSE_SECONDS, pause_between_looks, pause_until_room
+from tao_daemon.sampling.draining import FIRST_PAUSE_SECONDS, Drain, allowance, pause_between_looks, pause_until_room
 
 _LOOK_TIMEOUT_SECONDS = 15.0
 _STALE_SECONDS = 1.0
@@ -33,6 +33,7 @@ class Room:
         self._looked_at = float("-inf")
         self._look_seconds = 0.0
         self._waiting = 0
+        self._drain = Drain()
         self._entered = 0
         """Completions let in since the last look."""
 
@@ -44,32 +45,33 @@ class Room:
             self._entered += size
 
     def _has_room(self) -> bool:
-        fresh = asyncio.get_running_loop().time() - self._looked_at < _STALE_SECONDS
-        return fresh and self._waiting + self._entered <= self._max_waiting
+        most = allowance(self._max_waiting, self._drain.per_second, self._look_seconds)
+        return self._age() < _STALE_SECONDS and self._waiting + self._entered <= most
 
     async def _until_room(self) -> None:
-        loop = asyncio.get_running_loop()
-        pause = FIRST_PAUSE_SECONDS
         # What entered a moment ago may not be in the server's figures yet.
-        await asyncio.sleep(self._looked_at + pause_between_looks(self._look_seconds) - loop.time())
+        await asyncio.sleep(pause_between_looks(self._look_seconds) - self._age())
         await self._look()
+        pause = 0.5 * FIRST_PAUSE_SECONDS
         while self._waiting > self._max_waiting:
-            was, since = self._waiting, self._looked_at
+            pause = pause_until_room(self._waiting - self._max_waiting, self._drain.per_second, pause)
             await asyncio.sleep(pause)
             await self._look()
-            rate = (was - self._waiting) / max(self._looked_at - since, 1e-9)
-            pause = pause_until_room(self._waiting - self._max_waiting, rate, pause)
 
     async def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        started = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(_LOOK_TIMEOUT_SECONDS):
-                self._waiting = await self._server.waiting_requests()
+                waiting = await self._server.waiting_requests()
         except (TimeoutError, UpstreamTimeout):
             # Not a timeout to the caller: what was asked costs nothing, another server may be asked at once.
             raise UpstreamError(
                 f"the model server did not tell its queue length within {_LOOK_TIMEOUT_SECONDS:g} s"
             ) from None
-        self._looked_at, self._entered = loop.time(), 0
+        self._drain.saw(asyncio.get_running_loop().time(), self._waiting + self._entered - waiting)
+        self._waiting, self._entered = waiting, 0
+        self._looked_at = asyncio.get_running_loop().time()
         self._look_seconds = self._looked_at - started
+
+    def _age(self) -> float:
+        return asyncio.get_running_loop().time() - self._looked_at

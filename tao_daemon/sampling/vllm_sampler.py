@@ -28,6 +28,9 @@ from tao_daemon.sampling.responses import parse_answer
 
 T = TypeVar("T")
 
+OUTAGE_PROMPTS = 16
+"""So many prompts in a row without a server, or as many as may be in flight, are an outage."""
+
 ANSWER_SEED = 0
 """Both models of a gate answer under the same seed; it matters only above temperature 0."""
 
@@ -61,15 +64,16 @@ class VllmSampler:
         )
         self._prompts = PromptSampler(self._endpoints, config, min_spread=min_spread, emit=emit)
         self._config = config
+        self._outage_prompts = min(config.concurrent_prompts, OUTAGE_PROMPTS)
         self._base_model = base_model
         self._answer_temperature = answer_temperature
 
     async def sample(
         self, prompts: Sequence[Prompt], *, model: str | None, seed: int, aids: SamplingAids
     ) -> AsyncIterator[CompletionGroup]:
-        """Groups in the order they finish. Raises UpstreamError at the deadline of the pass, when as many
-        prompts in a row as may be in flight found no server, or when the whole pass gave nothing (a few
-        refused prompts, left over from an interrupted pass, are not enough to say so)."""
+        """Groups in the order they finish. Raises UpstreamError at the deadline of the pass, when OUTAGE_PROMPTS in
+        a row found no server, or when the whole pass gave nothing (a few refused prompts, left over from an
+        interrupted pass, are not enough to say so)."""
         groups, outage, last = 0, 0, Lost(None)
         jobs = (self._prompts.group(prompt, model or self._base_model, seed, aids) for prompt in prompts)
         async with aclosing(self._pass(jobs, len(prompts))) as results:
@@ -79,9 +83,9 @@ class VllmSampler:
                     yield result
                     continue
                 last, outage = result, outage + 1 if result.is_outage else 0
-                if outage >= self._config.concurrent_prompts:
+                if outage >= self._outage_prompts:
                     raise _outage(outage, result.error)
-        if prompts and not groups and (last.is_outage or len(prompts) >= self._config.concurrent_prompts):
+        if prompts and not groups and (last.is_outage or len(prompts) >= self._outage_prompts):
             raise _all_lost(len(prompts), last)
 
     async def draw(self, prompts: Sequence[Prompt], *, model: str | None, seed: int) -> Sequence[CompletionGroup]:

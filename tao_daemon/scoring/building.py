@@ -58,21 +58,20 @@ def build_grader(config: ScorerConfig, session: aiohttp.ClientSession | None, em
 
 
 def trains_and_judges(training: Sequence[ScorerConfig], gate: Sequence[ScorerConfig]) -> list[str]:
-    """Names of the judges, models and agreements of training that also score the gate; an empty gate has those of
-    training.
+    """Names of the judges and reward models of training that also score the gate; an empty gate has those of training.
 
     What was trained to please one of them is not measured by it. The same model under another name is the same.
+    Verifiers can only be pleased by what they verify, and agreement never scores a gate.
     """
-    used = {_identity(scorer) for scorer in gate or training}
-    return [scorer.name for scorer in training if (who := _identity(scorer)) is not None and who in used]
+    used = {_head(scorer) for scorer in gate or training}
+    return [scorer.name for scorer in training if (head := _head(scorer)) is not None and head in used]
 
 
-def _identity(scorer: ScorerConfig) -> tuple[str, ...] | None:
-    """Equal for scorers that think with the same head; None for verifiers, which nobody can please but by being
-    right."""
-    if scorer.type in ("judge", "reward_model"):
-        return ("model", scorer.url.rstrip("/"), scorer.model)
-    return ("agreement", scorer.answer) if scorer.type == "agreement" else None
+def _head(scorer: ScorerConfig) -> tuple[str, str] | None:
+    """Equal for scorers that think with the same model; None for those that do not think."""
+    if isinstance(scorer, JudgeScorer | RewardModelScorer):
+        return scorer.url.rstrip("/"), scorer.model
+    return None
 
 
 def _judge(config: JudgeScorer, session: aiohttp.ClientSession | None, emit: Emit) -> Judge:

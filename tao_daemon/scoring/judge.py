@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tao_daemon.clients.scoring_server import ChatReply, Exchange, ScoringServer
+from tao_daemon.clients.scoring_server import REFUSALS, ChatReply, Exchange, ScoringServer
 from tao_daemon.domain.errors import UpstreamError, UpstreamTimeout
 from tao_daemon.domain.prompt import Prompt
 from tao_daemon.domain.signals import CanariesJudged, Emit, ScorerAsked
@@ -34,7 +34,6 @@ from tao_daemon.scoring.judging import (
 )
 from tao_daemon.scoring.verifier import Failure, Score
 
-_REFUSALS = (400, 422)
 _DIALECTS = (("response_format", "temperature"), ("response_format",), ("temperature",), ())
 """What of the optional a request asks for: servers that refuse one are asked without, and then always."""
 
@@ -120,7 +119,7 @@ class Judge:
                 return Failure.TIMEOUT
             except UpstreamError as error:
                 _log.warning("judge not asked", extra={"scorer": self._settings.name, "error": str(error)})
-                return Failure.UNAVAILABLE
+                return Failure.ERROR if error.status in REFUSALS else Failure.UNAVAILABLE
             ranking = parsed(reply.text, question)
             self._tell("ok" if isinstance(ranking, Ranking) else "unreadable", reply.exchange)
             if isinstance(ranking, Ranking):
@@ -136,7 +135,7 @@ class Judge:
                 try:
                     reply = await self._server.chat(body, self._settings.timeout_seconds, self._failed)
                 except UpstreamError as error:
-                    if error.status not in _REFUSALS or self._understood:
+                    if error.status not in REFUSALS or self._understood:
                         raise
                     if dialect == len(_DIALECTS) - 1:
                         self._dialect = 0  # so it was not the dialect that it refused

@@ -148,7 +148,7 @@ def instructions(request: Mapping[str, Any], question: Question, *, rubric: str,
         f"{rubric}\nRank the answers {', '.join(letters)} from the best to the worst. Their order above means "
         "nothing. An answer that says nothing about the request is among the worst, whatever it claims.\n"
         f"{complaint}"
-        f'Reply with JSON alone, every letter once, the best first, such as {{"ranking": {json.dumps(list(letters))}}}'
+        'Reply with JSON alone: {"ranking": [...]}, the list holding every letter once, the best first.'
     )
 
 

@@ -18,16 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from tao_daemon.clients.scoring_server import Exchange, ScoringServer, Told
+from tao_daemon.clients.scoring_server import REFUSALS, Exchange, ScoringServer, Told
 from tao_daemon.domain.errors import UpstreamError, UpstreamTimeout
 from tao_daemon.domain.prompt import Prompt
 from tao_daemon.domain.signals import Emit, ScorerAsked
 from tao_daemon.scoring.judging import shown_request
 from tao_daemon.scoring.reward_process import RewardProcess
 from tao_daemon.scoring.verifier import Failure, Score
-
-_REFUSALS = (400, 413, 422)
-"""The server answers, and does not take this question: too long, most likely."""
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +116,7 @@ class RewardServer:
             return Failure.TIMEOUT
         except UpstreamError as error:
             _log.warning("reward model not asked", extra={"error": str(error)})
-            return Failure.ERROR if error.status in _REFUSALS else Failure.UNAVAILABLE
+            return Failure.ERROR if error.status in REFUSALS else Failure.UNAVAILABLE
         return found if len(found) == len(texts) else Failure.UNREADABLE
 
     async def close(self) -> None:

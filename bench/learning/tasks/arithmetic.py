@@ -49,9 +49,8 @@ TASK = Task(
     truth=_truth,
     scorers=(MathScorer(name="value", type="math", expected=r"regex:What is (.*)\?"),),
     strategies=(
-        Strategy(
-            name="equation", instruction="Answer with one short line in exactly this form: 7 + 5 = 12", completions=2
-        ),
+        Strategy(name="shown", type="few_shot", examples=2, completions=1),
+        Strategy(name="equation", type="template", template="{prompt} Answer with the equation only.", completions=1),
     ),
     reward_is="the truth: the math verifier computes the value from the prompt",
 )

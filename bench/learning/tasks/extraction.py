@@ -118,15 +118,6 @@ TASK = Task(
         ),
         PythonScorer(name="grounded", type="python", callable=f"{__name__}:grounded"),
     ),
-    strategies=(
-        Strategy(
-            name="shown",
-            instruction=(
-                "Answer with one short line in exactly this form: "
-                '{"name": "Jo Stone", "city": "Bonn", "code": "XY-1000"}'
-            ),
-            completions=2,
-        ),
-    ),
+    strategies=(Strategy(name="shown", type="few_shot", completions=2, examples=2),),
     reward_is="the schema's patterns and whether each value stands in the mail; not whether it is the right one",
 )

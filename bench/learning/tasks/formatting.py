@@ -100,12 +100,6 @@ TASK = Task(
     draw=_draw,
     truth=_truth,
     scorers=(PythonScorer(name="constraints", type="python", callable=f"{__name__}:held"),),
-    strategies=(
-        Strategy(
-            name="literal",
-            instruction="Answer with one short line that follows the instruction word for word.",
-            completions=2,
-        ),
-    ),
+    strategies=(Strategy(name="shown", type="few_shot", completions=2, examples=2),),
     reward_is="the share of constraints that hold; the truth asks for all of them",
 )

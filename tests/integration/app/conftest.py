@@ -28,12 +28,22 @@ from tao_daemon.daemon.supervisor import apply_event, last_state
 from tao_daemon.domain.adapter import AdapterRecord, Fingerprint, Lineage
 from tao_daemon.domain.commands import CloseRound, RunPhase
 from tao_daemon.domain.completion import Answer, Completion, CompletionGroup
-from tao_daemon.domain.events import DaemonStarted, Event, RoundClosed, RoundRequested
-from tao_daemon.domain.ports import Divergence, DivergenceJob, Ingest, SamplingAids, TrainingJob, TrainingResult
+from tao_daemon.domain.events import DaemonStarted, Event, RolloutAborted, RoundClosed, RoundRequested
+from tao_daemon.domain.ports import (
+    Divergence,
+    DivergenceJob,
+    Example,
+    Ingest,
+    SamplingAids,
+    TrainingJob,
+    TrainingResult,
+)
 from tao_daemon.domain.prompt import Prompt, Source
 from tao_daemon.domain.signals import discard
 from tao_daemon.evaluation.evaluator import Evaluator
 from tao_daemon.learning.advantage import select
+from tao_daemon.learning.objectives.clipped import ClippedPolicyGradient
+from tao_daemon.learning.objectives.ratios import Clip
 from tao_daemon.registry.journal import Journal
 from tao_daemon.registry.round_archive import RoundArchive
 from tao_daemon.rollout.memory_fleet import MemoryFleet
@@ -47,11 +57,14 @@ class ScriptedSampler:
 
     def __init__(self, skill: float) -> None:
         self._skill = skill
+        self.shown: dict[str, list[Example]] = {}
+        """By prompt, the earlier completions that a few-shot strategy could show."""
 
     async def sample(
         self, prompts: Sequence[Prompt], *, model: str | None, seed: int, aids: SamplingAids
     ) -> AsyncIterator[CompletionGroup]:
         for number, prompt in enumerate(prompts):
+            self.shown[prompt.id] = list(aids.examples(prompt))
             dice = random.Random(f"{seed}/{prompt.id}")
             texts = [BAD] * 4 if number == 0 else [BAD, GOOD, *(dice.choice((GOOD, BAD, BAD)) for _ in range(2))]
             tokens = (1, 2, 3)
@@ -83,7 +96,10 @@ class CountingTrainer:
 
     async def train(self, job: TrainingJob, progress: Callable[..., None]) -> TrainingResult:
         limits = self._training
-        chosen = select(job.groups, min_spread=limits.min_spread, max_sequence_tokens=limits.max_sequence_tokens)
+        objective = ClippedPolicyGradient(Clip(limits.clip_low, limits.clip_high))
+        chosen = select(
+            job.groups, objective, min_spread=limits.min_spread, max_sequence_tokens=limits.max_sequence_tokens
+        )
         metrics = {
             "groups": float(len(chosen.groups)),
             "samples": float(sum(len(group.samples) for group in chosen.groups)),
@@ -148,10 +164,11 @@ class Past:
         merged = {name: {**self.settings.get(name, {}), **values} for name, values in sections.items()}
         return parse_config({**self.settings, **merged})
 
-    def run_round(self, skill: float) -> None:
-        asyncio.run(self._run(skill))
+    def run_round(self, skill: float) -> ScriptedSampler:
+        """Returns the sampler that it used."""
+        return asyncio.run(self._run(skill))
 
-    async def _run(self, skill: float) -> None:
+    async def _run(self, skill: float) -> ScriptedSampler:
         store = open_store(self.config, discard)
         sampler = ScriptedSampler(skill)
         scorer = ConfiguredScorer(self.config.scorers, min_spread=self.config.training.min_spread)
@@ -164,7 +181,9 @@ class Past:
         try:
             with closing(Journal(journal_path(self.config))) as journal:
                 state = last_state(journal)
-                events: list[Event] = [DaemonStarted(__version__, self.config.digest), RoundRequested("enough prompts")]
+                events: list[Event] = [DaemonStarted(__version__, self.config.digest)]
+                events += [RolloutAborted("tests", "the next round")] if state.open_rollout else []
+                events.append(RoundRequested("enough prompts"))
                 while events:
                     step = apply_event(journal, state, events.pop(0), policy, float(next(ticks)))
                     state = step.state
@@ -176,6 +195,7 @@ class Past:
                             events.append(RoundClosed(command.closing.round.id))
         finally:
             await asyncio.to_thread(store.close)
+        return sampler
 
 
 def _prompts(count: int, first: int) -> tuple[Prompt, ...]:

@@ -50,7 +50,7 @@ def files_of(root: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(("skill", "outcome"), [(0.9, "accepted"), (0.0, "rejected"), (0.25, "inconclusive")])
-def test_an_untouched_round_rehearsals_to_what_was_recorded(past: Any, skill: float, outcome: str) -> None:
+def test_an_untouched_round_replays_to_what_was_recorded(past: Any, skill: float, outcome: str) -> None:
     past.run_round(skill)
     before = files_of(past.config.daemon.data_dir)
     found = replayed(past.config)
@@ -76,14 +76,14 @@ def test_an_untouched_round_rehearsals_to_what_was_recorded(past: Any, skill: fl
     assert files_of(past.config.daemon.data_dir) == before, "a replay changes nothing"
 
 
-def test_the_second_round_rehearsals_as_well(past: Any) -> None:
+def test_the_second_round_replays_as_well(past: Any) -> None:
     past.run_round(0.0)
     past.run_round(0.9)
     assert replayed(past.config, 1)["matches"]
     assert replayed(past.config, 2)["matches"]
 
 
-def test_a_round_that_failed_early_rehearsals_what_there_is(past: Any) -> None:
+def test_a_round_that_failed_early_replays_what_there_is(past: Any) -> None:
     past.config = past.configured(training={"min_groups": 500})
     past.run_round(0.9)
     found = replayed(past.config)
@@ -218,7 +218,7 @@ def test_what_was_erased_is_not_checked_and_that_is_said(past: Any) -> None:
     assert checks["journal.decision"]["same"]
 
 
-def test_a_copy_of_the_rounds_alone_rehearsals_but_for_the_journal(accepted: Any, tmp_path: Path) -> None:
+def test_a_copy_of_the_rounds_alone_replays_but_for_the_journal(accepted: Any, tmp_path: Path) -> None:
     copy = accepted.configured(daemon={"data_dir": str(tmp_path / "copy")})
     shutil.copytree(accepted.config.daemon.data_dir / "rounds", copy.daemon.data_dir / "rounds")
     found = replayed(copy)
@@ -240,7 +240,7 @@ def test_the_versions_that_a_round_ran_under_are_noted_when_others_replay_it(acc
     assert "drawn by numpy 1.0" in note
 
 
-def test_a_report_of_a_version_that_recorded_less_still_rehearsals(accepted: Any) -> None:
+def test_a_report_of_a_version_that_recorded_less_still_replays(accepted: Any) -> None:
     def touch(report: dict[str, Any]) -> None:
         del report["verdict"]["settings"], report["verdict"]["criteria"], report["ended_at"]
         for figures in report["phases"].values():
@@ -280,7 +280,7 @@ def test_nothing_of_a_prompt_or_an_answer_is_in_a_replay(past: Any) -> None:
 
 def test_what_the_round_left_can_be_shown(accepted: Any) -> None:
     report = accepted.archive.report(1)
-    assert [each["passed"] for each in explain(report)] == [True] * 4
+    assert [each["passed"] for each in explain(report)] == [True] * 7
     numbers = report["verdict"]["numbers"]
     page = accepted.archive.answers(1, order=AnswerOrder.GAINS, limit=5, offset=0)
     shown = answers(page, {})

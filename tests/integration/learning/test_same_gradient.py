@@ -1,7 +1,7 @@
 """However a group is laid out for computing, every objective gives the same loss and the same gradient.
 
 In float64 on a random Llama of two layers, to a relative 1e-9, against the plain way: one padded row per completion,
-the prompt computed every time, the whole causal model with its own mask, an ordinary log-softmax.
+the prompt computed every time, peft's LoRA, transformers' attention and mask, an ordinary log-softmax over all logits.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from peft import PeftModel, get_peft_model
+from transformers.models.llama.modeling_llama import LlamaForCausalLM, LlamaRMSNorm
 
 from tao_daemon.domain.completion import PLAIN, Completion, CompletionGroup, ScoredGroup
 from tao_daemon.learning.advantage import LearningGroup, Selection, select
@@ -32,17 +33,31 @@ PROMPTS = ((5, 9, 1, 33, 20, 8, 2), (3, 3), (40, 41, 42, 43, 44), (17,))
 
 def exact(spec: TrainingSpec) -> Policy:
     """A float64 policy whose adapter is far from zero: LoRA B starts at 0, which would hide every gradient of A."""
-    model = load_policy(spec)._model.double()
-    for module in model.modules():
-        if isinstance(module, LlamaRMSNorm):
-            module.forward = partial(_norm, module)  # its own goes through float32
-    policy = Policy(model, torch.device("cpu"))
+    policy = Policy(doubled(load_policy(spec)._model), torch.device("cpu"))
     move(policy, 5, 0.2)
     return policy
 
 
+def doubled(model: PeftModel) -> PeftModel:
+    for module in model.modules():
+        if isinstance(module, LlamaRMSNorm):
+            module.forward = partial(_norm, module)  # its own goes through float32
+    return model.double()
+
+
 def _norm(module: LlamaRMSNorm, values: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.rms_norm(values, module.weight.shape, module.weight, module.variance_epsilon)
+
+
+def twin(policy: Policy, spec: TrainingSpec) -> PeftModel:
+    """The same weights in an ordinary peft model: its own LoRA layers, transformers' own attention and masks."""
+    base = LlamaForCausalLM.from_pretrained(spec.base_model, dtype=torch.float32, attn_implementation="sdpa")
+    model = get_peft_model(base, policy._model.peft_config["default"])
+    model = doubled(model) if policy.dtype == torch.float64 else model
+    with torch.no_grad():
+        for own, other in zip((p for p in model.parameters() if p.requires_grad), policy.parameters, strict=True):
+            own.copy_(other)
+    return model.eval()
 
 
 def move(policy: Policy, seed: int, size: float) -> None:
@@ -75,34 +90,36 @@ def chosen(spec: TrainingSpec, batch: list[ScoredGroup]) -> Selection:
     return select(batch, build_objective(spec, batch), min_spread=0.05, max_sequence_tokens=64)
 
 
-def gradient_of(policy: Policy) -> torch.Tensor:
-    found = torch.cat([parameter.grad.flatten() for parameter in policy.parameters if parameter.grad is not None])
-    for parameter in policy.parameters:
+def gradient_of(model: Policy | PeftModel) -> torch.Tensor:
+    parameters = model.parameters if isinstance(model, Policy) else list(model.parameters())
+    found = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
+    for parameter in parameters:
         parameter.grad = None
     return found
 
 
-def padded_logprobs(policy: Policy, group: LearningGroup) -> torch.Tensor:
+def padded_logprobs(model: PeftModel, group: LearningGroup) -> torch.Tensor:
     """logprobs_T of a group's samples in order: right-padded rows through the unpacked model."""
     prompt = list(group.prompt_token_ids)
     rows = [prompt + list(sample.token_ids) for sample in group.samples]
     width = max(map(len, rows))
     ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-    logprobs = policy._model(input_ids=ids, attention_mask=mask, use_cache=False).logits.log_softmax(-1)
+    logprobs = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.log_softmax(-1)
     picked = logprobs[:, :-1].gather(2, ids[:, 1:, None])[..., 0]
     start = len(prompt) - 1
     return torch.cat([picked[i, start : start + len(s.token_ids)] for i, s in enumerate(group.samples)])
 
 
-def plainly(policy: Policy, selection: Selection, groups: list[ReferenceGroup]) -> tuple[float, torch.Tensor]:
+def plainly(model: PeftModel, selection: Selection, groups: list[ReferenceGroup]) -> tuple[float, torch.Tensor]:
     """Loss and gradient of a step in the plain way, from the tensors that are fixed."""
-    total = torch.zeros((), dtype=torch.float64)
+    losses = []
     for group, prepared in zip(selection.groups, groups, strict=True):
         fixed = merged([pack.fixed for pack in prepared.packs])
-        total = total + selection.objective.loss(padded_logprobs(policy, group), fixed) / len(groups)
+        losses.append(selection.objective.loss(padded_logprobs(model, group), fixed) / len(groups))
+    total = torch.stack(losses).sum()
     total.backward()  # type: ignore[no-untyped-call]
-    return float(total.detach()), gradient_of(policy)
+    return float(total.detach()), gradient_of(model)
 
 
 def apart(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -119,7 +136,7 @@ def test_packing_prefix_sharing_padding_batching_and_checkpointing_change_nothin
     selection = chosen(spec, batch_of(policy))
     start = {name: reference(policy, selection, replace(spec, micro_batch_tokens=n)) for name, n in LAYOUTS.items()}
     move(policy, 7, 0.03)
-    loss, expected = plainly(policy, selection, start["one by one"])
+    loss, expected = plainly(twin(policy, spec), selection, start["one by one"])
     assert expected.norm() > 1e-3
     assert len({len(group.packs) for groups in start.values() for group in groups}) > 1 or algorithm == "raft"
     for name, tokens in LAYOUTS.items():
@@ -136,7 +153,7 @@ def test_float32_stays_within_its_own_rounding(spec: TrainingSpec, algorithm: st
     selection = chosen(spec, batch_of(policy))
     groups = reference(policy, selection, spec)
     move(policy, 7, 0.03)
-    loss, expected = plainly(policy, selection, groups)
+    loss, expected = plainly(twin(policy, spec), selection, groups)
     for tokens in LAYOUTS.values():
         step = accumulate(policy, groups, selection.objective, replace(spec, micro_batch_tokens=tokens))
         assert step.loss == pytest.approx(loss, rel=1e-4)

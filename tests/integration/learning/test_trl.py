@@ -6,15 +6,16 @@ In float64 up to what the model itself computes in float32. TRL pads and compute
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel, get_peft_model
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tao_daemon.domain.completion import PLAIN, Completion, CompletionGroup, ScoredGroup
 from tao_daemon.learning.advantage import Selection, select
@@ -60,7 +61,17 @@ def batch_of(policy: Policy, off: float) -> list[ScoredGroup]:
     return groups
 
 
-def trl_trainer(policy: Policy, folder: Path, loss_type: str) -> Any:
+def twin(policy: Policy, spec: TrainingSpec) -> PeftModel:
+    """The same weights in an ordinary peft model."""
+    base = LlamaForCausalLM.from_pretrained(spec.base_model, dtype=torch.float32, attn_implementation="sdpa")
+    model = get_peft_model(base, policy._model.peft_config["default"]).double()
+    with torch.no_grad():
+        for own, other in zip((p for p in model.parameters() if p.requires_grad), policy.parameters, strict=True):
+            own.copy_(other)
+    return model.eval()
+
+
+def trl_trainer(model: PeftModel, folder: Path, loss_type: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from datasets import Dataset
@@ -81,7 +92,7 @@ def trl_trainer(policy: Policy, folder: Path, loss_type: str) -> Any:
         epsilon_high=0.28,
     )
     trainer = GRPOTrainer(
-        model=policy._model,
+        model=model,
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
         args=settings,
         train_dataset=Dataset.from_list([{"prompt": "5 9"}] * 8),
@@ -119,11 +130,8 @@ def trl_inputs(selection: Selection, groups: list[ReferenceGroup]) -> dict[str, 
     }
 
 
-def gradient_of(policy: Policy) -> torch.Tensor:
-    found = torch.cat([parameter.grad.flatten() for parameter in policy.parameters if parameter.grad is not None])
-    for parameter in policy.parameters:
-        parameter.grad = None
-    return found
+def gradient_of(parameters: Iterable[torch.nn.Parameter]) -> torch.Tensor:
+    return torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
 
 
 @pytest.mark.parametrize(("algorithm", "loss_type"), [("grpo", "dapo"), ("clipped_policy_gradient", "dr_grpo")])
@@ -139,14 +147,14 @@ def test_loss_and_gradient_are_trls(
     assert selection.sizes.longest == LONGEST
     move(policy, 0.05)  # some tokens are clipped
     step = accumulate(policy, groups, selection.objective, spec)
-    gradient = gradient_of(policy)
+    gradient = gradient_of(policy.parameters)
     assert step.clipped > 0
 
-    trainer = trl_trainer(policy, tmp_path, loss_type)
+    trainer = trl_trainer(twin(policy, spec), tmp_path, loss_type)
     loss = trainer._compute_loss(trainer.model, trl_inputs(selection, groups))
     loss.backward()
     assert step.loss == pytest.approx(loss.item(), rel=1e-6)
-    expected = gradient_of(policy)
+    expected = gradient_of(p for p in trainer.model.parameters() if p.requires_grad)
     assert float((gradient - expected).norm() / expected.norm()) < 1e-6
 
 

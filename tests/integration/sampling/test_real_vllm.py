@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -11,12 +13,14 @@ import pytest
 from tao_daemon.clients.vllm import VllmClient
 from tao_daemon.domain.completion import PLAIN, REFUSED, CompletionGroup
 from tao_daemon.domain.errors import UpstreamError
-from tao_daemon.domain.ports import SamplingAids
+from tao_daemon.domain.ports import Example, SamplingAids
 from tao_daemon.domain.prompt import Prompt, Source
 from tao_daemon.domain.signals import SamplesLost, Signal
+from tao_daemon.sampling.extracted import answer_tokens, tokenize_body
 
 pytestmark = pytest.mark.vllm
 
+PLAINLY = SamplingAids()
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 
 
@@ -33,11 +37,9 @@ def prompt(name: str, **request: Any) -> Prompt:
 
 
 async def sampled(
-    sampler: Any, *prompts: Prompt, model: str | None = None, seed: int = 1
+    sampler: Any, *prompts: Prompt, model: str | None = None, seed: int = 1, aids: SamplingAids = PLAINLY
 ) -> dict[str, CompletionGroup]:
-    return {
-        group.prompt_id: group async for group in sampler.sample(prompts, model=model, seed=seed, aids=SamplingAids())
-    }
+    return {group.prompt_id: group async for group in sampler.sample(prompts, model=model, seed=seed, aids=aids)}
 
 
 async def test_token_ids_and_logprobs_are_those_of_the_prompt_that_was_asked(
@@ -112,3 +114,76 @@ async def test_an_adapter_that_is_not_loaded_is_an_error(tiny_vllm: Any, make_sa
     assert caught.value.status == 404
     with pytest.raises(UpstreamError):
         await sampled(sampler, prompt("chat"), model="no-such-adapter")
+
+
+async def test_structured_completions_are_valid_and_end_by_themselves(
+    tiny_vllm: Any, make_sampler: Any, tmp_path: Path
+) -> None:
+    schema = {"enum": ["alpha", "beta"]}
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    strategies = [
+        {"name": "own", "type": "structured"},
+        {"name": "file", "type": "structured", "schema_file": tmp_path / "schema.json"},
+    ]
+    own = {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
+    asked = [prompt("chat", response_format=own), prompt("bare", prompt="The sky is")]
+    groups = await sampled(make_sampler(tiny_vllm.url, strategies=strategies), *asked)
+    found = {name: [c for c in group.completions if not c.is_plain] for name, group in groups.items()}
+    assert [c.strategy for c in found["chat"]] == ["own"] * 2 + ["file"] * 2
+    assert [c.strategy for c in found["bare"]] == ["file"] * 2
+    for completion in [*found["chat"], *found["bare"]]:
+        assert json.loads(completion.text) in schema["enum"]
+        assert completion.finish_reason == "stop"
+        assert len(completion.token_ids) == len(completion.logprobs)
+
+
+async def test_examples_change_what_is_asked_and_not_the_plain_prompts_ids(tiny_vllm: Any, make_sampler: Any) -> None:
+    shots = {"name": "shots", "type": "few_shot", "examples": 1}
+    example = Example("other", {"messages": [{"role": "user", "content": "Say other."}]}, "other", reward=1.0)
+    sampler = make_sampler(tiny_vllm.url, strategies=[shots])
+    plain = (await sampled(sampler, prompt("chat")))["chat"]
+    shown = (await sampled(sampler, prompt("chat"), aids=SamplingAids(examples=lambda _: [example])))["chat"]
+    assert (plain.examples, shown.examples) == ((), ("other",))
+    assert shown.prompt_token_ids == plain.prompt_token_ids
+    assert [c.strategy for c in shown.completions] == [PLAIN] * 3 + ["shots"] * 2
+    assert shown.completions[:3] == plain.completions
+
+
+@pytest.mark.parametrize(
+    "answer", ["42", '{"category": "billing", "urgent": false}', "Zwei Zeilen,\nmit Umlauten: äöü ✓"]
+)
+async def test_an_extracted_answers_tokens_are_its_text_and_the_end_of_the_turn(
+    answer: str, tiny_vllm: Any, client: VllmClient, make_sampler: Any
+) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_vllm.model)
+    asked = prompt("chat", tools=[TOOL])
+    plain = (await sampled(make_sampler(tiny_vllm.url), asked))["chat"].prompt_token_ids
+    conversation = await client.tokenize(tokenize_body(asked.request, model="base", answer=answer))
+    tokens = answer_tokens(plain, conversation, {tokenizer.eos_token_id}, 64)
+    assert tokens is not None
+    assert tokens[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(tokens[:-1]) == answer
+    assert len(conversation) > len(plain) + len(tokens), "the template goes on after the end token"
+
+
+async def test_the_budget_is_spent_where_rewards_differ_and_saved_elsewhere(tiny_vllm: Any, make_sampler: Any) -> None:
+    sampler = make_sampler(tiny_vllm.url, completions=4, first_completions=2, most_completions=6)
+
+    async def preview(prompt: Prompt, texts: Sequence[str]) -> list[float | None]:
+        return [float(place % 2) if prompt.id == "differs" else 1.0 for place in range(len(texts))]
+
+    groups = await sampled(sampler, prompt("differs"), prompt("same"), aids=SamplingAids(preview=preview))
+    again = await sampled(sampler, prompt("differs"), aids=SamplingAids(preview=preview))
+    assert {name: len(group.completions) for name, group in groups.items()} == {"differs": 6, "same": 2}
+    assert len({completion.token_ids for completion in groups["differs"].completions}) == 6
+    assert again["differs"] == groups["differs"]
+
+
+async def test_a_draw_is_one_plain_completion_of_what_the_server_takes(tiny_vllm: Any, make_sampler: Any) -> None:
+    endless = prompt("endless", messages=[{"role": "user", "content": "word " * 20_000}])
+    drawn = await make_sampler(tiny_vllm.url).draw([endless, prompt("one"), prompt("two")], model=None, seed=1)
+    assert [group.prompt_id for group in drawn] == ["one", "two"]
+    assert [len(group.completions) for group in drawn] == [1, 1]
+    assert all(c.is_plain and len(c.token_ids) == len(c.logprobs) for group in drawn for c in group.completions)

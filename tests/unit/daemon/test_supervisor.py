@@ -74,7 +74,7 @@ async def test_commands_act_only_after_the_journal_holds_them(tmp_path: Path) ->
     assert len(seen.commands) > len(HISTORY) // 2
 
 
-async def test_the_journal_rehearsals_to_the_same_state(tmp_path: Path) -> None:
+async def test_the_journal_replays_to_the_same_state(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "control.db")
     state, _ = await play(journal, HISTORY)
     replayed = State()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
@@ -94,3 +95,30 @@ async def test_a_bug_in_a_job_propagates_and_ends_the_others() -> None:
 
 async def test_no_jobs_is_no_wait() -> None:
     assert [value async for value in as_finished(iter(()), limit=2, deadline=soon(5))] == []
+
+
+async def test_slots_are_filled_while_the_consumer_is_busy() -> None:
+    meter = Meter()
+    async with aclosing(as_finished((meter.job(0.01) for _ in range(9)), limit=2, deadline=soon(5))) as finished:
+        await anext(finished)
+        await asyncio.sleep(0.1)
+        # The one that was taken, two that wait to be, and none more than that.
+        assert (meter.ended, meter.running) == (3, 0)
+        assert len([value async for value in finished]) == 8
+
+
+async def test_after_a_failure_no_job_starts() -> None:
+    meter = Meter()
+
+    async def fail() -> int:
+        raise ValueError
+
+    def jobs() -> Iterator[Coroutine[Any, Any, int]]:
+        yield fail()
+        while True:
+            yield meter.job(0.0)
+
+    async with aclosing(as_finished(jobs(), limit=1, deadline=soon(5))) as finished:
+        with pytest.raises(ValueError):
+            await anext(finished)
+    assert meter.started == 0

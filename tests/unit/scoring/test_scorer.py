@@ -202,7 +202,7 @@ def test_who_trains_and_judges() -> None:
         {"name": "rm", "type": "reward_model", "url": "http://a/", "model": "r"},
         {"name": "other", "type": "reward_model", "url": "http://a", "model": "r2"},
     )
-    assert trains_and_judges(training, ()) == ["judge", "same", "rm", "other"]
+    assert trains_and_judges(training, ()) == ["judge", "rm", "other"]
     gate = configs(
         {**JUDGE, "name": "second"}, yes(), {"name": "x", "type": "reward_model", "url": "http://a", "model": "r"}
     )

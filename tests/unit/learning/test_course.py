@@ -1,0 +1,70 @@
+"""When training is past its best, and what its metrics say."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from tao_daemon.learning.course import Course, Look, Step, course_from_json, look_steps
+
+
+def course(*improvements: float) -> Course:
+    looks = tuple(Look(step, value, 0.5) for step, value in enumerate(improvements, start=1))
+    return Course((Step(0.5, 0.02, 2.0, 0.25, 10), Step(-0.5, 0.01, 4.0, 0.75, 30)), looks)
+
+
+@pytest.mark.parametrize(
+    ("improvements", "past"),
+    [
+        ((), False),
+        ((0.1,), False),
+        ((0.2, 0.1), False),
+        ((0.2, 0.1, 0.15), True),
+        ((0.2, 0.1, 0.2), False),
+        ((0.2, 0.1, 0.3), False),
+        ((0.1, 0.3, 0.2, 0.25), True),
+        ((-0.1, -0.2, -0.3), True),
+        ((0.1, 0.2, 0.3), False),
+    ],
+)
+def test_two_looks_below_the_best_are_enough(improvements: tuple[float, ...], past: bool) -> None:
+    assert course(*improvements).past_its_best is past
+
+
+def test_the_first_of_equals_is_the_best() -> None:
+    best = course(0.1, 0.3, 0.3).best
+    assert best is not None
+    assert best.step == 2
+
+
+def test_metrics_are_over_all_steps() -> None:
+    found = course(0.1, 0.3, 0.2).metrics()
+    assert (found["steps"], found["tokens"], found["kl"], found["kl_max"]) == (2, 40, 0.01, 0.02)
+    assert (found["gradient_norm"], found["clipped_fraction"], found["loss"]) == (3.0, 0.5, -0.5)
+    assert (found["dev_improvement"], found["dev_improvement_last"], found["dev_best_step"]) == (0.3, 0.2, 2)
+    assert not any(name.startswith("dev_") for name in course().metrics())
+    with pytest.raises(ValueError, match="without a step"):
+        Course().metrics()
+
+
+def test_json_keeps_every_number() -> None:
+    before = course(1 / 3, 0.1 + 0.2)
+    assert course_from_json(json.loads(json.dumps(dataclasses.asdict(before)))) == before
+    with pytest.raises(TypeError):
+        course_from_json({"steps": [{"loss": 1}], "looks": []})
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs", "expected"),
+    [
+        (8, 1, {2, 4, 6, 8}),
+        (8, 2, {2, 4, 6, 8, 10, 12, 14, 16}),
+        (1, 3, {1, 2, 3}),
+        (3, 1, {1, 2, 3}),
+        (10, 1, {3, 5, 8, 10}),
+    ],
+)
+def test_looks_come_every_quarter_and_at_the_end(steps: int, epochs: int, expected: set[int]) -> None:
+    assert look_steps(steps, epochs) == expected
