@@ -33,7 +33,7 @@ from tao_daemon.embedded.vllm_server import EmbeddedVllm
 from tao_daemon.sampling.requests import sampling_body, seed_for
 from tao_daemon.sampling.vllm_sampler import VllmSampler
 
-PAIRS, PROMPTS, WARM_UP = 3, 40, 4
+PAIRS, PROMPTS, WARM_UP = 3, 32, 4
 SEQUENCES = 32
 """Slots of the server: a pass is some ten times as many completions, so that its end weighs little."""
 CONFIG = Sampling(completions=8, max_tokens=32)

@@ -28,6 +28,7 @@ class Table:
     """Tokens 0 … K − 1 are kinds, K … K + F − 1 fillers."""
 
     device = torch.device("cpu")
+    dtype = torch.float64
     vocabulary = K + F
 
     def __init__(self, kinds_K: Tensor, fillers_KF: Tensor) -> None:

@@ -62,7 +62,7 @@ async def _run(waiting: Sequence[Cell], cells: Sequence[Cell]) -> None:
                 failed.append(cell.name)
                 print(f"    failed: {type(error).__name__}: {error}", flush=True)
                 continue
-            atomic_write_json(_path(cell), {**asdict(cell), **content, "machine": _machine(), "at": time.time()})
+            atomic_write_json(_path(cell), {**_what(cell), **content, "machine": _machine(), "at": time.time()})
             last = content["rounds"][-1]["held_out"]
             print(
                 f"    score {last['score']:.3f} [{last['score_low']:.3f}, {last['score_high']:.3f}], "
@@ -118,9 +118,13 @@ def _left(waiting: Sequence[Cell]) -> str:
     seconds: dict[str, list[float]] = defaultdict(list)
     for path in CELLS.glob("*.json"):
         content = json.loads(path.read_text())
-        cell = Cell(**{name: content[name] for name in Cell.__dataclass_fields__})
-        seconds[kind(cell)].append(content["seconds"] / max(cell.rounds, 1))
+        seconds[kind(content["column"])].append(content["seconds"] / len(content["rounds"]))
     return f"{estimate(waiting, seconds, _USUAL_SECONDS) / 60:.0f} min"
+
+
+def _what(cell: Cell) -> dict[str, Any]:
+    """The cell without its number of rounds: the file has the rounds themselves."""
+    return {name: value for name, value in asdict(cell).items() if name != "rounds"}
 
 
 def _machine() -> dict[str, Any]:

@@ -123,16 +123,16 @@ def chosen(cells: Iterable[Cell], only: Sequence[str]) -> list[Cell]:
     return [cell for cell in cells if not only or any(part in cell.name for part in only)]
 
 
-def kind(cell: Cell) -> str:
+def kind(column: str) -> str:
     """Cells of a kind take about as long per round."""
-    return "tao" if cell.column.startswith("tao_") else cell.column
+    return "tao" if column.startswith("tao_") else column
 
 
 def estimate(waiting: Iterable[Cell], measured: Mapping[str, Sequence[float]], usual: float) -> float:
     """Seconds for the waiting cells: by the mean seconds per round of their kind, `usual` where none was measured."""
 
     def per_round(cell: Cell) -> float:
-        known = measured.get(kind(cell)) or (usual,)
+        known = measured.get(kind(cell.column)) or (usual,)
         return sum(known) / len(known)
 
     return sum(per_round(cell) * max(cell.rounds, 1) for cell in waiting)

@@ -42,11 +42,18 @@ class Config(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         names = [s.name for s in self.scorers] + [s.name for s in self.sampling.strategies]
+        names += [s.name for s in self.gate.scorers if s not in self.scorers]
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ValueError(f"names of scorers and strategies must be unique; {', '.join(twice)} is used twice")
         if self.gate.min_prompts > self.gate.prompts:
             raise ValueError(f"gate.min_prompts ({self.gate.min_prompts}) exceeds gate.prompts ({self.gate.prompts})")
+        gate = self.gate.scorers or self.scorers
+        if gate and all(scorer.type == "agreement" for scorer in gate):
+            raise ValueError(
+                "the gate has no scorer but agreement, which says nothing of two answers; add another one to "
+                "[[gate.scorers]]"
+            )
         if self.serving.in_place_alias and (self.rollout.canary_fractions or self.rollout.bake_conversations):
             raise ValueError(
                 "serving.in_place_alias delivers without a gateway, so nobody splits or counts traffic: set "

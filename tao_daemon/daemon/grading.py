@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 
 from tao_daemon.domain.completion import CompletionGroup, ScoredGroup
 from tao_daemon.domain.ports import Scorer
 from tao_daemon.domain.prompt import Prompt
 from tao_daemon.domain.signals import GroupsScored
 from tao_daemon.scoring.cutoff import settle_cut_off
+
+CONCURRENT_GROUPS = 16
+"""Graded at once: a judge takes seconds, and limits its own requests."""
+
+
+async def grade_all(
+    scorer: Scorer,
+    groups: Sequence[CompletionGroup],
+    prompts: Mapping[str, Prompt],
+    sampling_limit: int,
+    progress: Callable[[int], None],
+) -> list[ScoredGroup | None]:
+    """What `grade` says of every group, in order. `progress` gets the number that are done."""
+    turns = asyncio.Semaphore(CONCURRENT_GROUPS)
+    done = 0
+
+    async def one(group: CompletionGroup) -> ScoredGroup | None:
+        nonlocal done
+        async with turns:
+            graded = await grade(scorer, prompts[group.prompt_id], group, sampling_limit)
+        done += 1
+        progress(done)
+        return graded
+
+    async with asyncio.TaskGroup() as tasks:
+        started = [tasks.create_task(one(group)) for group in groups]
+    return [task.result() for task in started]
 
 
 async def grade(scorer: Scorer, prompt: Prompt, group: CompletionGroup, sampling_limit: int) -> ScoredGroup | None:

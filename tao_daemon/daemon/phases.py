@@ -17,11 +17,11 @@ import numpy as np
 
 from tao_daemon import __version__
 from tao_daemon.daemon.example_book import open_book
-from tao_daemon.daemon.grading import grade, scoring_signal
+from tao_daemon.daemon.grading import grade_all, scoring_signal
 from tao_daemon.daemon.outage import OutagePatience
 from tao_daemon.daemon.round_parts import Parts, RoundSettings
 from tao_daemon.domain.adapter import Lineage, OffsetRange
-from tao_daemon.domain.completion import CompletionGroup, ScoredGroup
+from tao_daemon.domain.completion import CompletionGroup
 from tao_daemon.domain.errors import TaoError, UpstreamError
 from tao_daemon.domain.events import CandidateJudged, Event, PhaseCompleted, PhaseFailed
 from tao_daemon.domain.meters import measure
@@ -170,12 +170,12 @@ class RoundWork:
         archive, scorer = self._parts.archive, self._parts.scorer
         groups = await asyncio.to_thread(archive.completions, running.id)
         prompts = {prompt.id: prompt for prompt in await self._training_prompts(running)}
-        scored: list[ScoredGroup] = []
-        for number, group in enumerate(groups, start=1):
-            graded = await grade(scorer, prompts[group.prompt_id], group, self._settings.sampling_limit)
-            if graded is not None:
-                scored.append(graded)
-            self._emit(PhaseProgressed(running.id, running.phase, number, len(groups)))
+
+        def progress(done: int) -> None:
+            self._emit(PhaseProgressed(running.id, running.phase, done, len(groups)))
+
+        graded = await grade_all(scorer, groups, prompts, self._settings.sampling_limit, progress)
+        scored = [each for each in graded if each is not None]
         useful = [s for s in scored if s.spread >= self._settings.min_spread]
         signal = scoring_signal(useful, dropped=len(groups) - len(useful), failures=len(groups) - len(scored))
         self._emit(signal)

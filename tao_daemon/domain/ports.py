@@ -98,8 +98,8 @@ class PromptStore(Protocol):
         ...
 
     async def claim_rehearsal(self, claim: Claim) -> Sequence[Prompt]:
-        """Prompts that earlier rounds used up, drawn anew for each round; they stay as they are. The same round gets the
-        same again."""
+        """Prompts that earlier rounds used up, another draw for each round; they stay as they are. The same round gets
+        the same again."""
         ...
 
     async def claim_held_out(self, claim: Claim) -> Sequence[Prompt]:

@@ -102,6 +102,7 @@ kl_budget = 5.0
 # Smaller than recommended (200 for a verifier), as the verdict says: a demo has minutes.
 prompts = {HELD_OUT_PROMPTS}
 min_prompts = {HELD_OUT_PROMPTS}
+divergence_prompts = 24
 
 [serving]
 replicas = [{q(places.vllm)}]

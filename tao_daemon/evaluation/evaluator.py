@@ -83,19 +83,22 @@ class Evaluator:
             batch = prompts[start : start + BATCH_PROMPTS]
             before = await self._sampler.answer(batch, model=incumbent)
             after = await self._sampler.answer(batch, model=candidate)
-            for prompt, old, new in zip(batch, before, after, strict=True):
-                pair = await self._pair(prompt, old, new)
-                if pair is not None:
-                    found.append((pair, (old.text, new.text)))
+            asked = list(zip(batch, before, after, strict=True))
+            pairs = await asyncio.gather(*[self._pair(*each) for each in asked])
+            found += [
+                (pair, (old.text, new.text))
+                for pair, (_, old, new) in zip(pairs, asked, strict=True)
+                if pair is not None
+            ]
             progress(start + len(batch), len(prompts))
-        pairs = tuple(pair for pair, _ in found)
+        judged = tuple(pair for pair, _ in found)
         measured = {**_texts_measured([texts for _, texts in found]), **_measured(divergence)}
         # Some tenths of a second of arithmetic.
         verdict = await asyncio.to_thread(
-            judge, pairs, self._limits, available=len(prompts), seed=seed, measured=measured
+            judge, judged, self._limits, available=len(prompts), seed=seed, measured=measured
         )
         verdict = replace(verdict, reasons=(*verdict.reasons, *self._remarks))
-        return Evaluation(verdict, pairs, tuple(texts for _, texts in found))
+        return Evaluation(verdict, judged, tuple(texts for _, texts in found))
 
     async def _pair(self, prompt: Prompt, old: Answer, new: Answer) -> Pair | None:
         if REFUSED in (old.finish_reason, new.finish_reason):

@@ -40,9 +40,7 @@ class ReferenceGroup:
     packs: tuple[ReferencePack, ...]
 
 
-def reference(
-    policy: Policy, selection: Selection, spec: TrainingSpec, ranks: Ranks = ALONE
-) -> list[ReferenceGroup]:
+def reference(policy: Policy, selection: Selection, spec: TrainingSpec, ranks: Ranks = ALONE) -> list[ReferenceGroup]:
     """π₀ on every pack, with the weights that follow from it; in the order of the selection's groups."""
     packed = [
         (group, pack_group(group.prompt_token_ids, [s.token_ids for s in group.samples], spec.micro_batch_tokens))

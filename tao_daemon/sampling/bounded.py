@@ -19,7 +19,7 @@ async def as_finished(
 ) -> AsyncGenerator[T, None]:
     """Results in the order they finish. `jobs` is consumed lazily, `deadline` is in the loop's time.
 
-    The next job starts when one ends, also while the consumer is busy with a result; up to `limit` results wait for it.
+    The next job starts when one ends, also while the consumer is busy with a result, until `limit` results wait for it.
     Raises TimeoutError at the deadline, or the first job's exception. Close it (`contextlib.aclosing`) and
     every started job has ended.
     """

@@ -33,7 +33,7 @@ LOST = counter(
 BUDGET = counter(
     "tao_sampling_budget_completions",
     "completions",
-    "Plain completions not asked for, as their prompt's rewards were all the same, and those added where they differed.",
+    "Plain completions not asked for where a prompt's rewards were all the same, and those added where they differed.",
     "Whether sampling.first_completions pays.",
     Label("change", ("spared", "added")),
 )

@@ -31,6 +31,8 @@ class Upstream:
     waiting: list[int] = field(default_factory=lambda: [0])
     """Queue lengths to report, one per look; the last one stays."""
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    conversations: list[dict[str, Any]] = field(default_factory=list)
+    """Bodies of /tokenize."""
     running: int = 0
     most: int = 0
     looks: int = 0
@@ -41,6 +43,13 @@ class Upstream:
 
     async def complete(self, request: web.Request) -> web.Response:
         return await self._answer(await request.json(), _completions_answer)
+
+    async def tokenize(self, request: web.Request) -> web.Response:
+        """The template of `_chat_answer`'s prompts: the messages before the answer, the answer, its end, a new line."""
+        body = await request.json()
+        self.conversations.append(body)
+        *before, last = body["messages"]
+        return web.json_response({"tokens": [*_tokens(str(before)), *_tokens(last["content"]), END, *_tokens("\n")]})
 
     async def metrics(self, request: web.Request) -> web.Response:
         self.looks += 1
@@ -60,8 +69,11 @@ class Upstream:
         return web.Response(status=result) if isinstance(result, int) else web.json_response(result)
 
 
+END = 2
+
+
 def _choice(body: Mapping[str, Any], index: int) -> dict[str, Any]:
-    return {"index": index, "finish_reason": "stop", "token_ids": [100 + index, 2]}
+    return {"index": index, "finish_reason": "stop", "token_ids": [100 + index, END]}
 
 
 def _chat_answer(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,6 +107,7 @@ async def _started() -> tuple[Upstream, TestServer]:
     app = web.Application()
     app.router.add_post("/v1/chat/completions", upstream.chat)
     app.router.add_post("/v1/completions", upstream.complete)
+    app.router.add_post("/tokenize", upstream.tokenize)
     app.router.add_get("/metrics", upstream.metrics)
     server = TestServer(app)
     await server.start_server()
@@ -110,10 +123,20 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @pytest.fixture
-async def other_upstream() -> AsyncIterator[Upstream]:
+async def other() -> AsyncIterator[tuple[Upstream, TestServer]]:
     upstream, server = await _started()
-    yield upstream
+    yield upstream, server
     await server.close()
+
+
+@pytest.fixture
+def other_upstream(other: tuple[Upstream, TestServer]) -> Upstream:
+    return other[0]
+
+
+@pytest.fixture
+def other_server(other: tuple[Upstream, TestServer]) -> TestServer:
+    return other[1]
 
 
 @pytest.fixture

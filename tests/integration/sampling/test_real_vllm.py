@@ -169,16 +169,21 @@ async def test_an_extracted_answers_tokens_are_its_text_and_the_end_of_the_turn(
 
 
 async def test_the_budget_is_spent_where_rewards_differ_and_saved_elsewhere(tiny_vllm: Any, make_sampler: Any) -> None:
-    sampler = make_sampler(tiny_vllm.url, completions=4, first_completions=2, most_completions=6)
+    form = {"name": "form", "type": "structured"}
+    own = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"enum": ["alpha", "beta"]}}}
+    sampler = make_sampler(tiny_vllm.url, completions=4, first_completions=2, strategies=[form])
+    asked = [prompt("differs", response_format=own), prompt("same")]
 
     async def preview(prompt: Prompt, texts: Sequence[str]) -> list[float | None]:
-        return [float(place % 2) if prompt.id == "differs" else 1.0 for place in range(len(texts))]
+        return [float(text in ('"alpha"', '"beta"')) for text in texts]
 
-    groups = await sampled(sampler, prompt("differs"), prompt("same"), aids=SamplingAids(preview=preview))
-    again = await sampled(sampler, prompt("differs"), aids=SamplingAids(preview=preview))
-    assert {name: len(group.completions) for name, group in groups.items()} == {"differs": 6, "same": 2}
-    assert len({completion.token_ids for completion in groups["differs"].completions}) == 6
-    assert again["differs"] == groups["differs"]
+    aids = SamplingAids(preview=preview)
+    groups = await sampled(sampler, *asked, aids=aids)
+    plain = {name: [c.token_ids for c in group.completions if c.is_plain] for name, group in groups.items()}
+    assert {name: len(found) for name, found in plain.items()} == {"differs": 4, "same": 2}
+    assert len(set(plain["differs"])) == 4
+    again = await sampled(sampler, asked[0], aids=aids)
+    assert [c.token_ids for c in again["differs"].completions] == [c.token_ids for c in groups["differs"].completions]
 
 
 async def test_a_draw_is_one_plain_completion_of_what_the_server_takes(tiny_vllm: Any, make_sampler: Any) -> None:

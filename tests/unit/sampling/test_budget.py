@@ -49,5 +49,5 @@ def test_asking_always_ends_within_the_limit(
 ) -> None:
     budget = Budget(min(first, usual), usual, usual + extra, spread)
     more = budget.more(asked, [reward for reward, _ in rewards], [plain for _, plain in rewards])
-    assert 0 <= more
+    assert more >= 0
     assert asked + more <= max(asked, budget.limit)

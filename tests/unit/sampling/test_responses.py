@@ -118,3 +118,14 @@ def test_an_answer_that_only_calls_a_tool_is_the_json_of_the_call() -> None:
 @pytest.mark.parametrize("bad", [{}, chat(), chat(chat_choice(), chat_choice()), chat(chat_choice(finish_reason=None))])
 def test_no_single_finished_answer_is_no_answer(bad: dict[str, Any]) -> None:
     assert parse_answer(bad) is None
+
+
+def test_end_tokens_are_those_of_completions_that_ended_by_themselves() -> None:
+    choices = [
+        chat_choice(),
+        chat_choice(token_ids=[10, 12], stop_reason=12),
+        chat_choice(token_ids=[10, 13], stop_reason="END"),
+        chat_choice(token_ids=[10, 14], finish_reason="length"),
+        chat_choice(token_ids=[15]),
+    ]
+    assert parse(chat(*choices), expected=5).end_tokens == {11, 12}

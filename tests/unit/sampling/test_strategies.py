@@ -63,7 +63,8 @@ def test_thinking_names_the_mark_that_is_looked_for() -> None:
     assert "###" in thinking("after:###")
     assert '"' not in thinking("last_number")
     own = chain_of_thought(CHAT, "Reason.", "boxed")
-    assert own is not None and own["messages"][0]["content"] == "S\n\nReason."
+    assert own is not None
+    assert own["messages"][0]["content"] == "S\n\nReason."
 
 
 def test_a_bare_prompt_gets_no_thoughts() -> None:
@@ -99,7 +100,8 @@ def test_examples_are_earlier_turns_before_the_last_user_message() -> None:
 def test_unfit_examples_are_not_shown(unfit: Example) -> None:
     assert few_shot("p", CHAT, [unfit], 2) is None
     found = few_shot("p", CHAT, [unfit, example("x")], 1)
-    assert found is not None and found[1] == ("x",)
+    assert found is not None
+    assert found[1] == ("x",)
 
 
 def test_examples_go_before_a_bare_prompt() -> None:
