@@ -3,13 +3,14 @@ machine's measured matrix product rate.
 
 SmolLM2-135M, LoRA on all linear layers, rank 16, float32; 2 prompts of 64, 512 and 1,024 tokens with 8 completions of
 40 tokens each, made beforehand, so that nothing is sampled. Each side is a process of its own; they take turns, one
-waiting while the other computes. The first step of each is not counted; both must report the same loss for it.
+waiting while the other computes. The first step of each is not counted; its gradient must have the same norm on both.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -64,9 +65,9 @@ def measure(model: Path, prompt_tokens: int, runs: int) -> dict[str, Any]:
     with running("tao", model, prompt_tokens) as tao, running("trl", model, prompt_tokens) as trl:
         sides = {"tao": tao, "trl": trl}
         about = {name: side.ask("about") for name, side in sides.items()}
-        first = {name: side.ask("step")["loss"] for name, side in sides.items()}
-        if abs(first["tao"] - first["trl"]) > 1e-4:
-            raise RuntimeError(f"the sides compute different losses: {first}")
+        first = {name: side.ask("step")["gradient_norm"] for name, side in sides.items()}
+        if not math.isclose(first["tao"], first["trl"], rel_tol=1e-3):
+            raise RuntimeError(f"the sides compute different gradients, of norm {first}")
         rates = tao.ask("rate")
         steps = [{name: side.ask("step") for name, side in sides.items()} for _ in range(runs)]
         again = tao.ask("rate")

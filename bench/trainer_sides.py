@@ -28,14 +28,15 @@ from peft import LoraConfig, get_peft_model
 from tao_daemon.domain.completion import PLAIN, Completion, CompletionGroup, ScoredGroup
 from tao_daemon.learning.advantage import select
 from tao_daemon.learning.contract import TrainingSpec
-from tao_daemon.learning.gradients import accumulate
+from tao_daemon.learning.learner import Learner
 from tao_daemon.learning.objectives.registry import build_objective
 from tao_daemon.learning.packing import pack_group
+from tao_daemon.learning.parallel import ALONE
 from tao_daemon.learning.peft_policy import Policy, load_policy
 from tao_daemon.learning.reference import reference
 
 GROUPS, COMPLETIONS, COMPLETION_TOKENS = 2, 8, 40
-RANK, ALPHA, RATE = 16, 32, 5e-4
+RANK, ALPHA, RATE, SEED = 16, 32, 5e-4, 1
 MODULES = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
 BATCH_SIZES = (2, 4, 8)
 """Completions per forward pass that TRL may choose from."""
@@ -47,7 +48,7 @@ class Side(Protocol):
     """Tokens through the trunk in one step."""
 
     def step(self) -> float:
-        """One optimizer step; returns its loss."""
+        """One optimizer step; returns the norm of its gradient."""
         ...
 
 
@@ -65,7 +66,7 @@ def tokens(prompt_tokens: int) -> list[tuple[list[int], list[list[int]], list[fl
 
 
 class Tao:
-    """Our trainer: packs, π₀ once, then `accumulate` and AdamW as the worker does it."""
+    """Our trainer: packs, π₀ once, then the learner's steps, as the worker does it."""
 
     def __init__(self, model: Path, prompt_tokens: int) -> None:
         self._spec = _spec(model)
@@ -75,17 +76,15 @@ class Tao:
         started = time.perf_counter()
         self._groups = reference(self._policy, selection, self._spec)
         taken = time.perf_counter() - started
-        self._objective = selection.objective
-        self._optimizer = torch.optim.AdamW(self._policy.parameters, lr=RATE, weight_decay=0.0)
+        self._learner = Learner(self._policy, selection.objective, self._spec, ALONE)
         packs = [pack.pack for group in self._groups for pack in group.packs]
         self.computed_tokens = sum(len(pack.input_ids) for pack in packs)
         self.settings = f"micro_batch_tokens {self._spec.micro_batch_tokens}; once per round {taken:.1f} s for π₀"
 
     def step(self) -> float:
-        step = accumulate(self._policy, self._groups, self._objective, self._spec)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        return step.loss
+        step = self._learner.gradient(self._groups)
+        self._learner.move()
+        return step.gradient_norm
 
     def _scored(self, prompt: list[int], answers: list[list[int]], rewards: list[float]) -> ScoredGroup:
         with torch.no_grad():
@@ -116,11 +115,11 @@ class Trl:
         self.settings = f"per_device_train_batch_size {self._size} (one group, {tried})"
 
     def step(self) -> float:
-        loss = self._backward(self._groups, self._size)
-        torch.nn.utils.clip_grad_norm_(self._learned, 1.0)
+        self._backward(self._groups, self._size)
+        norm = float(torch.nn.utils.clip_grad_norm_(self._learned, 1.0))
         self._optimizer.step()
         self._optimizer.zero_grad()
-        return loss
+        return norm
 
     def _timed(self, size: int) -> float:
         started = time.perf_counter()
@@ -128,12 +127,11 @@ class Trl:
         self._optimizer.zero_grad()
         return time.perf_counter() - started
 
-    def _backward(self, groups: Sequence[tuple[list[int], list[list[int]], list[float]]], size: int) -> float:
+    def _backward(self, groups: Sequence[tuple[list[int], list[list[int]], list[float]]], size: int) -> None:
         rows = [(prompt, answer) for prompt, answers, _ in groups for answer in answers]
         advantages = torch.cat([_advantages(rewards) for _, _, rewards in groups])
         batches = len(rows) // size
         self._trainer.current_gradient_accumulation_steps = self._trainer.args.steps_per_generation = batches
-        total = 0.0
         for first in range(0, len(rows), size):
             part = slice(first, first + size)
             prompts = torch.tensor([prompt for prompt, _ in rows[part]])
@@ -146,10 +144,7 @@ class Trl:
                 "advantages": advantages[part],
                 "num_items_in_batch": torch.tensor(len(rows) * COMPLETION_TOKENS),
             }
-            loss = self._trainer._compute_loss(self._trainer.model, inputs)
-            loss.backward()
-            total += float(loss.detach())
-        return total
+            self._trainer._compute_loss(self._trainer.model, inputs).backward()
 
 
 def _advantages(rewards: Sequence[float]) -> torch.Tensor:
@@ -162,6 +157,7 @@ def _grpo_trainer(model: Path) -> Any:
         warnings.simplefilter("ignore")
         from datasets import Dataset
         from trl import GRPOConfig, GRPOTrainer
+    torch.manual_seed(SEED)  # the adapter then starts as ours does
     base = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa")
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules=MODULES, task_type="CAUSAL_LM")
     settings = GRPOConfig(
@@ -191,7 +187,13 @@ def _spec(model: Path) -> TrainingSpec:
     values: dict[str, Any] = {field.name: 0 for field in fields(TrainingSpec)}
     values |= {"base_model": str(model), "start_adapter": None, "start_base_digest": None, "algorithm": "grpo"}
     values |= {"rank": RANK, "alpha": ALPHA, "learning_rate": RATE, "gradient_clip": 1.0, "dtype": "float32"}
-    values |= {"clip_low": 0.2, "clip_high": 0.28, "micro_batch_tokens": 8192, "checkpoint_activations": False}
+    values |= {
+        "clip_low": 0.2,
+        "clip_high": 0.28,
+        "micro_batch_tokens": 8192,
+        "checkpoint_activations": False,
+        "seed": SEED,
+    }
     return TrainingSpec(**values)
 
 
@@ -214,11 +216,12 @@ def matmul_parameters(policy: Policy) -> tuple[int, int]:
     return trunk, policy._head.weight.numel()
 
 
-def _answers(side: Side, side_class: str) -> dict[str, Callable[[], dict[str, Any]]]:
+def _answers(side: Side) -> dict[str, Callable[[], dict[str, Any]]]:
     def step() -> dict[str, Any]:
         started, used = time.perf_counter(), time.process_time()
-        loss = side.step()
-        return {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - used, "loss": loss}
+        norm = side.step()
+        taken = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - used}
+        return {**taken, "gradient_norm": norm}
 
     def memory() -> dict[str, Any]:
         return {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
@@ -241,7 +244,7 @@ def main(side_name: str, model: str, prompt_tokens: str) -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries print; the answers have stdout for themselves
     side: Side = {"tao": Tao, "trl": Trl}[side_name](Path(model), int(prompt_tokens))
-    answers = _answers(side, side_name)
+    answers = _answers(side)
     for line in sys.stdin:
         print(json.dumps(answers[line.strip()]()), file=out, flush=True)
 

@@ -7,6 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Accept(Enum):
+    """Which candidates serve."""
+
+    PASSED = "what passes the gate"
+    ALL = "everything"
 
 
 @dataclass(slots=True)

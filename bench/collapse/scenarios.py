@@ -5,7 +5,8 @@ A scenario that ends badly is here too: it shows that the others could, and whic
 
 from __future__ import annotations
 
-from bench.collapse.simulation import Accept, Scenario
+from bench.collapse.rows import Accept
+from bench.collapse.simulation import Scenario
 from tao_daemon.config.scorers import JudgeScorer, MathScorer, PythonScorer
 
 VERIFIER = MathScorer(name="sum", type="math", expected=r"regex:What is (.*)\?")

@@ -9,15 +9,15 @@ scenario and seed → (sample → grade → train → answer, judge) × rounds �
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 
 import aiohttp
 
 from bench.collapse.kinds import MAX_TOKENS, prompt
 from bench.collapse.ports import BASE, TableSampler, TableTrainer
-from bench.collapse.rows import Row
+from bench.collapse.rows import Accept, Row
 from bench.collapse.table import Table, divergence
 from tao_daemon.config import Gate, Training
 from tao_daemon.config.scorers import ScorerConfig
@@ -26,9 +26,11 @@ from tao_daemon.domain.completion import ScoredGroup
 from tao_daemon.domain.errors import TrainingError
 from tao_daemon.domain.meters import measure
 from tao_daemon.domain.ports import TrainingJob
+from tao_daemon.domain.prompt import Prompt
 from tao_daemon.domain.report import Decision, Standing, Verdict
 from tao_daemon.domain.round import Outcome
 from tao_daemon.domain.signals import CanariesJudged, ScorerFailed, Signal
+from tao_daemon.evaluation.drift import drift
 from tao_daemon.evaluation.evaluator import Evaluator
 from tao_daemon.scoring.scorer import ConfiguredScorer
 
@@ -45,11 +47,6 @@ _OUTCOMES = {
 }
 
 
-class Accept(Enum):
-    PASSED = "what passes the gate"
-    ALL = "everything"
-
-
 @dataclass(frozen=True, slots=True)
 class Scenario:
     name: str
@@ -61,7 +58,7 @@ class Scenario:
     prompts: int = PROMPTS
     """Training prompts per round."""
     client_limit: int | None = MAX_TOKENS
-    """The length that clients ask for: who exceeds it earns nothing. None: completions that are cut off are left out."""
+    """The length that clients ask for: who exceeds it earns nothing. None: who is cut off is left out."""
     gate: Gate = GATE
     training: Training = field(default_factory=lambda: Training(learning_rate=LEARNING_RATE))
 
@@ -135,16 +132,24 @@ class Simulation:
     async def _judged(self, number: int, model: str | None, candidate: str) -> Verdict:
         first = _HELD_OUT + number * self._scenario.gate.prompts
         held_out = [prompt(self._seed, first + place) for place in range(self._scenario.gate.prompts)]
-        tables = (self._tables[name] for name in (candidate, model or BASE, BASE))
+        seed = self._seed * 1000 + number
         found = await self._evaluator.evaluate(
             held_out,
             incumbent=model,
             candidate=candidate,
-            seed=self._seed * 1000 + number,
-            divergence=divergence(*tables),
+            seed=seed,
+            drift=await self._drift(held_out[: self._scenario.gate.divergence_prompts], model, candidate, seed),
             progress=lambda done, of: None,
         )
         return found.verdict
+
+    async def _drift(
+        self, prompts: Sequence[Prompt], model: str | None, candidate: str, seed: int
+    ) -> Mapping[str, float]:
+        own, bases = [await self._sampler.draw(prompts, model=name, seed=seed) for name in (candidate, None)]
+        tokens = sum(len(said.token_ids) for group in own for said in group.completions)
+        tables = [self._tables[name] for name in (candidate, model or BASE, BASE)]
+        return drift(divergence(*tables, answers=len(own), tokens=tokens), own, bases)
 
     def _note(self, row: Row, serving: Table) -> None:
         failures: Counter[str] = Counter()

@@ -111,9 +111,9 @@ class Speaker:
         return (kind, *fillers), (self.logprobs[0][kind], *(within[token] for token in fillers))
 
 
-def divergence(candidate: Table, start: Table, base: Table) -> Divergence:
-    """Exact, where the product measures it on sampled answers."""
-    return Divergence(_kl(candidate, start), _kl(candidate, base), candidate.entropy, 0, 0)
+def divergence(candidate: Table, start: Table, base: Table, *, answers: int, tokens: int) -> Divergence:
+    """Exact, where the product measures it on so many sampled answers."""
+    return Divergence(_kl(candidate, start), _kl(candidate, base), candidate.entropy, answers, tokens)
 
 
 def _kl(one: Table, other: Table) -> float:

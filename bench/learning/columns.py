@@ -45,13 +45,24 @@ class Round:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class Course:
+    """What rounds hand on to the next."""
+
+    adapter: AdapterRecord | None = None
+    examples: list[Example] = field(default_factory=list)
+    """What few-shot strategies may show, the best first."""
+    rate: float | None = None
+    """The learning rate that labelled fine-tuning chose in its first round."""
+
+
 async def run(lab: Lab, cell: Cell) -> dict[str, Any]:
     """The content of the cell's file: every round with its score on the held-out prompts."""
-    task, rounds, adapter, examples = TASKS[cell.task], [], None, list[Example]()
+    task, rounds, course = TASKS[cell.task], [], Course()
     began = time.monotonic()
     for number in range(1, max(cell.rounds, 1) + 1):
-        made = await _made(lab, cell, task, number, adapter, examples)
-        adapter = made.adapter
+        made = await _made(lab, cell, task, number, course)
+        adapter = course.adapter = made.adapter
         async with lab.serving(adapter):
             held_out = await evaluated(lab, task, Split.HELD_OUT, cell.seed, HELD_OUT_PROMPTS, adapter)
             dev = await evaluated(lab, task, Split.DEV, cell.seed, DEV_PROMPTS, adapter)
@@ -70,32 +81,27 @@ async def run(lab: Lab, cell: Cell) -> dict[str, Any]:
     return {"rounds": rounds, "seconds": time.monotonic() - began}
 
 
-async def _made(
-    lab: Lab, cell: Cell, task: Task, number: int, start: AdapterRecord | None, examples: list[Example]
-) -> Round:
+async def _made(lab: Lab, cell: Cell, task: Task, number: int, course: Course) -> Round:
     match cell.column:
         case "base":
             return Round(None)
         case "labelled":
-            return await _labelled(lab, cell, task, number)
+            return await _labelled(lab, cell, task, number, course)
         case "trl_grpo":
-            return await _trl(lab, cell, task, number, start)
+            return await _trl(lab, cell, task, number, course.adapter)
         case _:
-            return await _tao(lab, cell, task, number, start, examples)
+            return await _tao(lab, cell, task, number, course)
 
 
-async def _tao(
-    lab: Lab, cell: Cell, task: Task, number: int, start: AdapterRecord | None, examples: list[Example]
-) -> Round:
-    """`examples` of earlier rounds are read and added to."""
-    first = (number - 1) * PROMPTS
+async def _tao(lab: Lab, cell: Cell, task: Task, number: int, course: Course) -> Round:
+    first, start = (number - 1) * PROMPTS, course.adapter
     items = task.items(Split.TRAIN, cell.seed, PROMPTS, first=first)
     prompts = task.prompts(Split.TRAIN, cell.seed, items, first=first)
     async with lab.serving(start):
         if cell.sampled == STRATEGIES:
-            sampled = await explored(lab, task, prompts, start, cell.seed, examples)
-            examples += await best(lab, task, prompts, sampled.groups)
-            examples.sort(key=lambda example: example.reward, reverse=True)
+            sampled = await explored(lab, task, prompts, start, cell.seed, course.examples)
+            found = [*course.examples, *await best(lab, task, prompts, sampled.groups)]
+            course.examples = sorted(found, key=lambda example: example.reward, reverse=True)
         else:
             sampled = await batch(lab, task, PLAIN, prompts, start, cell.seed)
     began = time.monotonic()
@@ -138,28 +144,40 @@ async def _trl(lab: Lab, cell: Cell, task: Task, number: int, start: AdapterReco
     )
 
 
-async def _labelled(lab: Lab, cell: Cell, task: Task, number: int) -> Round:
-    """From the base model on the prompts of all rounds so far; rate and epochs by the score on the dev split."""
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """One setting of labelled fine-tuning, and its score on the dev split."""
+
+    rate: float
+    epochs: int
+    adapter: AdapterRecord
+    training_seconds: float
+    dev_score: float
+
+
+async def _labelled(lab: Lab, cell: Cell, task: Task, number: int, course: Course) -> Round:
+    """From the base model, on the prompts of all rounds so far. The dev split chooses epochs, and the rate in round 1."""
     place = {"first": 0, "count": number * PROMPTS}
-    tried: list[dict[str, Any]] = []
-    best: tuple[float, AdapterRecord] | None = None
-    training = choosing = 0.0
-    for rate in LABELLED_RATES:
+    trials: list[_Trial] = []
+    for rate in (course.rate,) if course.rate else LABELLED_RATES:
         out, result, _ = await _child(lab, "labelled", cell, task, place, None, {"learning_rate": rate})
         for artefact in sorted(out.glob("epoch-*"), key=lambda path: int(path.name[6:])):
-            epochs = artefact.name[6:]
-            adapter = lab.publish(artefact, None, "labelled")
-            began = time.monotonic()
+            adapter, epochs = lab.publish(artefact, None, "labelled"), artefact.name[6:]
             async with lab.serving(adapter):
                 dev = await evaluated(lab, task, Split.DEV, cell.seed, DEV_PROMPTS, adapter)
-            choosing += time.monotonic() - began
-            tried.append({"learning_rate": rate, "epochs": int(epochs), "dev_score": dev["score"]})
-            if best is None or dev["score"] > best[0]:
-                best, training = (dev["score"], adapter), result["seconds"][epochs]
-                chosen = tried[-1]
-    assert best is not None
-    details = {"tried": tried, "chosen": chosen, "choosing_seconds": choosing, "labels": number * PROMPTS}
-    return Round(best[1], 0, 0.0, 0.0, training, details)
+            trials.append(_Trial(rate, int(epochs), adapter, result["seconds"][epochs], dev["score"]))
+    chosen = max(trials, key=lambda trial: trial.dev_score)
+    course.rate = chosen.rate
+    for trial in trials:
+        if trial is not chosen:
+            lab.store.delete(trial.adapter.name)
+    details = {
+        "labels": number * PROMPTS,
+        "learning_rate": chosen.rate,
+        "epochs": chosen.epochs,
+        "tried": [{"learning_rate": t.rate, "epochs": t.epochs, "dev_score": t.dev_score} for t in trials],
+    }
+    return Round(chosen.adapter, 0, 0.0, 0.0, chosen.training_seconds, details)
 
 
 async def _child(

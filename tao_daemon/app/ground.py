@@ -85,7 +85,8 @@ async def standing(config: Config) -> AsyncIterator[Ground]:
         stack.callback(journal.close)
         store = await asyncio.to_thread(open_store, config, signals)
         stack.push_async_callback(asyncio.to_thread, store.close)
-        connector = aiohttp.TCPConnector(keepalive_timeout=_KEEP_ALIVE_SECONDS)
+        # No limit of connections here: sampling has its own, and a look at a queue must not wait behind it.
+        connector = aiohttp.TCPConnector(keepalive_timeout=_KEEP_ALIVE_SECONDS, limit=0)
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         traffic = TrafficBoard(config.serving.lease_seconds, time.monotonic)
         pace = live_pace(config, traffic, signals)

@@ -57,6 +57,8 @@ class Gate(Section):
     scorers: tuple[ScorerConfig, ...] = ()
     """Who scores the answers of a gate; those of training when empty."""
     divergence_prompts: Annotated[int, Field(ge=0)] = 64
-    """Held-out prompts on whose sampled answers the KL divergence to start and base is measured; 0 measures none."""
-    max_kl_to_base: Annotated[float, Field(gt=0.0)] = 100.0
-    """Largest KL divergence of a candidate from the base model, nats per answer: caps what rounds add up to."""
+    """Held-out prompts on whose sampled answers the distance from the base model is measured; 0 measures none."""
+    max_length_ratio_to_base: Annotated[float, Field(gt=0.0)] = 1.5
+    """Largest mean length of a candidate's sampled answers relative to the base model's: caps what rounds add up to."""
+    max_kl_to_base_per_token: Annotated[float, Field(gt=0.0)] = 2.0
+    """Largest KL divergence of a candidate from the base model, nats per token: caps what rounds add up to."""

@@ -119,7 +119,8 @@ class JudgeScorer(_Scorer):
     """Groups into which a meaningless answer is planted that fools weak judges."""
     max_fooled: Fraction = 0.1
     """A judge that prefers a larger share of planted answers to real ones, of the last 20 to 50, is not trusted: its
-    scoring fails, and only groups with a planted answer are put to it, until the share is small again."""
+    scoring fails, and only groups with a planted answer are put to it, until the share is small again. Of the first few
+    it takes more, three in a row with 0.1, so that chance hardly explains it."""
     price_input: Annotated[float, Field(ge=0.0)] = 0.0
     """Price of a million prompt tokens, in your currency; for metrics and reports."""
     price_output: Annotated[float, Field(ge=0.0)] = 0.0

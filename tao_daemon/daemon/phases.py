@@ -25,7 +25,7 @@ from tao_daemon.domain.completion import CompletionGroup
 from tao_daemon.domain.errors import TaoError, UpstreamError
 from tao_daemon.domain.events import CandidateJudged, Event, PhaseCompleted, PhaseFailed
 from tao_daemon.domain.meters import measure
-from tao_daemon.domain.ports import Claim, Clock, Divergence, DivergenceJob, SamplingAids, TrainingJob, TrainingResult
+from tao_daemon.domain.ports import Claim, Clock, DivergenceJob, SamplingAids, TrainingJob, TrainingResult
 from tao_daemon.domain.prompt import Prompt, Source
 from tao_daemon.domain.report import Pair
 from tao_daemon.domain.round import ClosingRound, Outcome, Phase, RoundState
@@ -38,6 +38,7 @@ from tao_daemon.domain.signals import (
     TrainingEnded,
     TrainingStepped,
 )
+from tao_daemon.evaluation.drift import drift
 
 log = logging.getLogger(__name__)
 
@@ -248,13 +249,13 @@ class RoundWork:
         prompts = await parts.store.claim_held_out(claim)
         served = await parts.fleet.serve(await asyncio.to_thread(parts.adapters.get, running.candidate))
         log.info("candidate is served for evaluation", extra={"adapter": running.candidate, "fingerprint": served})
-        divergence = await self._divergence(running, running.candidate, prompts[: self._settings.divergence_prompts])
+        far = await self._drift(running, running.candidate, prompts[: self._settings.divergence_prompts])
         evaluated = await parts.evaluator.evaluate(
             prompts,
             incumbent=running.incumbent,
             candidate=running.candidate,
             seed=self._seed(running),
-            divergence=divergence,
+            drift=far,
             progress=lambda done, total: self._emit(PhaseProgressed(running.id, running.phase, done, total)),
         )
         rows = [_evaluation_row(pair, texts) for pair, texts in zip(evaluated.pairs, evaluated.answers, strict=True)]
@@ -270,17 +271,18 @@ class RoundWork:
         # Whose random numbers the bootstrap drew: another version may draw others.
         return judged, {"prompts": len(prompts), "fingerprint": served, "numpy": np.__version__}
 
-    async def _divergence(self, running: RoundState, candidate: str, prompts: Sequence[Prompt]) -> Divergence | None:
-        """How far the candidate went, on answers of its own; None where nothing is to be measured."""
-        parts = self._parts
-        groups = await parts.sampler.draw(prompts, model=candidate, seed=self._seed(running)) if prompts else ()
+    async def _drift(self, running: RoundState, candidate: str, prompts: Sequence[Prompt]) -> Mapping[str, float]:
+        """How far the candidate went from the base, on answers of its own; nothing where no prompt is to be asked."""
+        parts, seed = self._parts, self._seed(running)
+        groups = await parts.sampler.draw(prompts, model=candidate, seed=seed) if prompts else ()
         if not groups:
-            return None
+            return {}
+        base = await parts.sampler.draw(prompts, model=None, seed=seed)
         adapter = await asyncio.to_thread(parts.adapters.get, candidate)
         start = await asyncio.to_thread(parts.adapters.get, running.incumbent) if running.incumbent else None
         found = await parts.trainer.measure(DivergenceJob(running.id, running.attempt, tuple(groups), adapter, start))
         self._emit(DivergenceMeasured(found.from_start, found.from_base, found.entropy))
-        return found
+        return drift(found, groups, base)
 
     def _done(self, running: RoundState, detail: str, candidate: str | None = None) -> PhaseCompleted:
         return PhaseCompleted(running.id, running.attempt, running.phase, candidate, detail)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tao_daemon.domain.ports import AdapterStore, Divergence, Fleet, PromptStore, Sampler, Scorer, Trainer
+from tao_daemon.domain.ports import AdapterStore, Fleet, PromptStore, Sampler, Scorer, Trainer
 from tao_daemon.domain.prompt import Prompt
 from tao_daemon.domain.report import Pair, Verdict
 from tao_daemon.registry.round_archive import RoundArchive
@@ -35,7 +35,7 @@ class Evaluator(Protocol):
         incumbent: str | None,
         candidate: str,
         seed: int,
-        divergence: Divergence | None,
+        drift: Mapping[str, float],
         progress: Callable[[int, int], None],
     ) -> Evaluated: ...
 

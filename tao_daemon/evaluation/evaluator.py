@@ -11,16 +11,16 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import fmean
 from typing import Protocol
 
 from tao_daemon.config import Gate
 from tao_daemon.domain.completion import REFUSED, Answer
 from tao_daemon.domain.meters import is_refusal, is_repetitive
-from tao_daemon.domain.ports import Divergence, Sampler
+from tao_daemon.domain.ports import Sampler
 from tao_daemon.domain.prompt import Prompt
 from tao_daemon.domain.report import Pair, Verdict
 from tao_daemon.evaluation.gate import Limits, judge, too_few
+from tao_daemon.evaluation.statistics import bootstrap_mean
 
 BATCH_PROMPTS = 32
 """Both models answer a batch before the next one: progress shows, and neither has a busier hour to itself."""
@@ -61,7 +61,8 @@ class Evaluator:
             max_truncation_increase=gate.max_truncation_increase,
             max_refusal_increase=gate.max_refusal_increase,
             max_degenerate_increase=gate.max_degenerate_increase,
-            max_kl_to_base=gate.max_kl_to_base,
+            max_length_ratio_to_base=gate.max_length_ratio_to_base,
+            max_kl_to_base_per_token=gate.max_kl_to_base_per_token,
         )
 
     async def evaluate(
@@ -71,10 +72,10 @@ class Evaluator:
         incumbent: str | None,
         candidate: str,
         seed: int,
-        divergence: Divergence | None,
+        drift: Mapping[str, float],
         progress: Callable[[int, int], None],
     ) -> Evaluation:
-        """Judge `candidate` against `incumbent` (None: the base model), and by its `divergence` where one was measured.
+        """Judge `candidate` against `incumbent` (None: the base model), and by its `drift` from the base.
         `progress` gets prompts done and in all. Raises UpstreamError when an answer cannot be had."""
         if (verdict := too_few(len(prompts), self._limits)) is not None:
             return Evaluation(verdict)
@@ -92,7 +93,7 @@ class Evaluator:
             ]
             progress(start + len(batch), len(prompts))
         judged = tuple(pair for pair, _ in found)
-        measured = {**_texts_measured([texts for _, texts in found]), **_measured(divergence)}
+        measured = {**_texts_measured([texts for _, texts in found], self._limits, seed), **drift}
         # Some tenths of a second of arithmetic.
         verdict = await asyncio.to_thread(
             judge, judged, self._limits, available=len(prompts), seed=seed, measured=measured
@@ -119,25 +120,22 @@ class Evaluator:
         )
 
 
-def _texts_measured(answers: Sequence[tuple[str, str]]) -> Mapping[str, float]:
-    """How much more often the candidate refuses, or says nothing, than the incumbent."""
-    if not answers:
-        return {}
-    return {
-        "refusal_increase": fmean(is_refusal(new) - is_refusal(old) for old, new in answers),
-        "degenerate_increase": fmean(_is_degenerate(new) - _is_degenerate(old) for old, new in answers),
-    }
+def _texts_measured(answers: Sequence[tuple[str, str]], limits: Limits, seed: int) -> Mapping[str, float]:
+    """How much more often the candidate refuses, or says nothing, than the incumbent; with lower bounds."""
+    numbers: dict[str, float] = {}
+    for name, is_such in (("refusal_increase", is_refusal), ("degenerate_increase", _is_degenerate)):
+        differences = [float(is_such(new)) - float(is_such(old)) for old, new in answers]
+        if differences:
+            found = bootstrap_mean(
+                differences,
+                support=(-1.0, 1.0),
+                confidence=limits.confidence,
+                resamples=limits.resamples,
+                seed=seed,
+            )
+            numbers |= {name: found.mean, f"{name}_low": found.percentile.low}
+    return numbers
 
 
 def _is_degenerate(text: str) -> bool:
     return not text.strip() or is_repetitive(text)
-
-
-def _measured(divergence: Divergence | None) -> Mapping[str, float]:
-    if divergence is None:
-        return {}
-    return {
-        "kl_to_base": divergence.from_base,
-        "kl_to_start": divergence.from_start,
-        "entropy": divergence.entropy,
-    }

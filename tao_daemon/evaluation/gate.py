@@ -16,7 +16,7 @@ from statistics import fmean
 from types import MappingProxyType
 
 from tao_daemon.domain.report import SAME, Criterion, Decision, Interval, Pair, Standing, Verdict
-from tao_daemon.evaluation.statistics import BootstrapIntervals, bootstrap_mean
+from tao_daemon.evaluation.statistics import BootstrapIntervals, bootstrap_mean, ratio_of_means
 
 RECOMMENDED_PAIRS = 200
 """For scores from a verifier."""
@@ -36,11 +36,20 @@ class Limits:
     max_truncation_increase: float
     max_refusal_increase: float = 1.0
     max_degenerate_increase: float = 1.0
-    max_kl_to_base: float = math.inf
+    max_length_ratio_to_base: float = math.inf
+    max_kl_to_base_per_token: float = math.inf
 
 
-MEASURED = ("refusal_increase", "degenerate_increase", "kl_to_base", "kl_to_start", "entropy")
-"""What a verdict is given beside the pairs: numbers of the texts and of the weights. Some are guards."""
+_GUARDED = ("refusal_increase", "degenerate_increase", "length_ratio_to_base", "kl_to_base_per_token")
+MEASURED = (
+    *_GUARDED,
+    *(f"{name}_low" for name in _GUARDED[:3]),
+    "kl_to_base",
+    "kl_to_start",
+    "entropy",
+)
+"""What a verdict is given beside the pairs: numbers of the texts and of the weights, see `evaluator` and `drift`.
+Those that are guarded have a limit, and where they vary by chance a lower bound."""
 
 
 def recorded_limits(settings: Mapping[str, float]) -> Limits:
@@ -102,16 +111,10 @@ def _judge(pairs: Sequence[Pair], limits: Limits, dropped: int, seed: int, measu
     criteria = [
         _gain(gain, len(pairs)),
         _differing(int(numbers["differing_pairs"]), limits.min_differing_pairs),
-        _guard("length_ratio", numbers["length_ratio"], limits.max_length_ratio),
-        _guard("truncation_increase", numbers["truncation_increase"], limits.max_truncation_increase),
     ]
-    for name, most in (
-        ("refusal_increase", limits.max_refusal_increase),
-        ("degenerate_increase", limits.max_degenerate_increase),
-        ("kl_to_base", limits.max_kl_to_base),
-    ):
+    for name in ("length_ratio", "truncation_increase", *_GUARDED):
         if name in numbers:
-            criteria.append(_guard(name, numbers[name], most))
+            criteria.append(_guard(name, numbers, getattr(limits, f"max_{name}")))
     standings = {criterion.outcome for criterion in criteria}
     if Standing.REFUTED in standings:
         decision = Decision.FAIL
@@ -153,13 +156,18 @@ def _differing(differing: int, least: int) -> Criterion:
     return Criterion("differing_pairs", Standing.OPEN, f"only {differing} pairs differ, {least} needed", numbers)
 
 
-def _guard(name: str, value: float, limit: float) -> Criterion:
-    words, numbers = name.replace("_", " ").replace("kl", "KL"), {name: value, "most": limit}
+def _guard(name: str, found: Mapping[str, float], limit: float) -> Criterion:
+    """Refuted when even the lower bound exceeds the limit; what exceeds it by chance perhaps does not pass either."""
+    value, low = found[name], found.get(f"{name}_low", found[name])
+    words, numbers = name.replace("_", " ").replace("kl", "KL"), {name: value, "low": low, "most": limit}
     if math.isnan(value):
         return Criterion(name, Standing.OPEN, f"{words} is not a number", numbers)
     if value <= limit:
         return Criterion(name, Standing.HELD, f"{words} {value:.2f}, at most {limit:.2f}", numbers)
-    return Criterion(name, Standing.REFUTED, f"{words} {value:.2f} exceeds {limit:.2f}", numbers)
+    exceeds = f"{words} {value:.2f} exceeds {limit:.2f}"
+    if low > limit:
+        return Criterion(name, Standing.REFUTED, exceeds, numbers)
+    return Criterion(name, Standing.OPEN, f"{exceeds}, perhaps by chance (at least {low:.2f})", numbers)
 
 
 def _notes(pairs: int, dropped: int) -> list[str]:
@@ -174,6 +182,15 @@ def _notes(pairs: int, dropped: int) -> list[str]:
 def _numbers(pairs: Sequence[Pair], limits: Limits, gain: BootstrapIntervals, seed: int) -> dict[str, float]:
     incumbent = _bootstrap([pair.incumbent_score for pair in pairs], (0.0, 1.0), limits, seed)
     candidate = _bootstrap([pair.candidate_score for pair in pairs], (0.0, 1.0), limits, seed)
+    cut = _bootstrap([p.candidate_truncated - p.incumbent_truncated for p in pairs], (-1.0, 1.0), limits, seed)
+    _, lengths = ratio_of_means(
+        [pair.candidate_tokens for pair in pairs],
+        # A hundredth of a token for each, so that a resample of empty answers has a length too.
+        [pair.incumbent_tokens + 0.01 for pair in pairs],
+        confidence=limits.confidence,
+        resamples=limits.resamples,
+        seed=seed,
+    )
     return {
         "incumbent_score": incumbent.mean,
         "incumbent_score_low": incumbent.percentile.low,
@@ -189,7 +206,9 @@ def _numbers(pairs: Sequence[Pair], limits: Limits, gain: BootstrapIntervals, se
         "pairs": float(len(pairs)),
         "differing_pairs": float(sum(abs(pair.difference) > SAME for pair in pairs)),
         "length_ratio": _length_ratio(pairs),
-        "truncation_increase": fmean(pair.candidate_truncated - pair.incumbent_truncated for pair in pairs),
+        "length_ratio_low": lengths.low,
+        "truncation_increase": cut.mean,
+        "truncation_increase_low": cut.percentile.low,
         "confidence": limits.confidence,
     }
 

@@ -68,6 +68,27 @@ def bootstrap_mean(
     return BootstrapIntervals(mean, _within(low, high, support), _within(min(surely), max(surely), support))
 
 
+def ratio_of_means(
+    numerators: Sequence[float], denominators: Sequence[float], *, confidence: float, resamples: int, seed: int
+) -> tuple[float, Interval]:
+    """Mean of the first over mean of the second, which pair up, with its percentile interval over resampled pairs.
+
+    The denominators must be above 0. Raises ValueError without pairs.
+    """
+    above, below = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+    if above.size == 0:
+        raise ValueError("a ratio of no values has no interval; judge at least one pair")
+    random = np.random.default_rng(seed)
+    rows = max(1, _CHUNK_VALUES // above.size)
+    ratios = []
+    for start in range(0, resamples, rows):
+        drawn = random.integers(0, above.size, size=(min(rows, resamples - start), above.size))
+        ratios.append(above[drawn].sum(axis=1) / below[drawn].sum(axis=1))
+    tail = (1.0 - confidence) / 2.0
+    low, high = (float(bound) for bound in np.quantile(np.concatenate(ratios), (tail, 1.0 - tail)))
+    return float(above.mean() / below.mean()), Interval(low, high)
+
+
 def _studentised_bound(sample: Vector, end: float, tail: float, resamples: int, seed: int) -> float:
     """The bound on the side of `end`, one end of the support."""
     below = end < sample.mean()

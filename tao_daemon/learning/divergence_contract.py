@@ -33,7 +33,6 @@ class DivergenceSpec:
     start: str | None
     """Folder of the adapter that training started from, None for the base model."""
     micro_batch_tokens: int
-    memory_headroom: float
     dtype: str
 
 

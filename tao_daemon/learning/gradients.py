@@ -1,15 +1,13 @@
-"""The gradient of one optimizer step, micro-batch by micro-batch, and what is measured on the way."""
+"""The gradient of a step's groups, micro-batch by micro-batch, and what is measured on the way."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from tao_daemon.learning.batching import micro_batches
-from tao_daemon.learning.contract import TrainingSpec
 from tao_daemon.learning.course import Step
 from tao_daemon.learning.objectives.objective import Fixed, Objective
 from tao_daemon.learning.objectives.ratios import k3
@@ -50,46 +48,17 @@ class Share:
         )
 
 
-def accumulate(policy: Policy, groups: Sequence[ReferenceGroup], objective: Objective, spec: TrainingSpec) -> Step:
-    """Gradients of one step, clipped, left in the parameters: the mean over the step's groups."""
-    share = backward(policy, groups, objective, of=len(groups), max_tokens=spec.micro_batch_tokens)
-    norm = torch.nn.utils.clip_grad_norm_(policy.parameters, spec.gradient_clip)
-    return share.step(float(norm))
-
-
 def backward(
     policy: Policy, groups: Sequence[ReferenceGroup], objective: Objective, *, of: int, max_tokens: int
 ) -> Share:
     """Add the gradient of Σ loss(group)/`of` to the parameters, unclipped. `of`: groups of the step, everywhere."""
-
-    def add(loss: Tensor) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
-
-    return _through(policy, groups, objective, of, max_tokens, add)
-
-
-def measure(policy: Policy, groups: Sequence[ReferenceGroup], objective: Objective, *, max_tokens: int) -> Step:
-    """What a step over these groups would report; no gradient is formed."""
-    with torch.no_grad():
-        share = _through(policy, groups, objective, len(groups), max_tokens, lambda loss: None)
-    return share.step(0.0)
-
-
-def _through(
-    policy: Policy,
-    groups: Sequence[ReferenceGroup],
-    objective: Objective,
-    of: int,
-    max_tokens: int,
-    then: Callable[[Tensor], None],
-) -> Share:
     packs = [pack for group in groups for pack in group.packs]
     total = Share()
     for batch in micro_batches([pack.pack.size for pack in packs], max_tokens):
         fixed = merged([packs[index].fixed for index in batch])
         now_T = policy.logprobs(*(packs[index].pack for index in batch))
         loss = objective.loss(now_T, fixed) / of
-        then(loss)
+        loss.backward()  # type: ignore[no-untyped-call]
         inputs = sum(len(packs[index].pack.input_ids) for index in batch)
         total += _share(objective, loss.detach(), now_T.detach(), fixed, inputs)
     return total

@@ -95,7 +95,6 @@ def divergence_spec_of(job: DivergenceJob, settings: Training) -> DivergenceSpec
         candidate=str(job.candidate.path.absolute()),
         start=str(job.start.path.absolute()) if job.start else None,
         micro_batch_tokens=settings.micro_batch_tokens,
-        memory_headroom=settings.memory_headroom,
         dtype=settings.dtype,
     )
 

@@ -8,6 +8,8 @@ base's files → shape; kernel or GPU → available → `memory.fit`
 from __future__ import annotations
 
 import json
+import math
+import re
 import resource
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,6 +26,8 @@ from tao_daemon.learning.peft_policy import choose_dtype
 
 Available = Callable[[], int]
 _KIB = 1024
+_IS_VOCABULARY = re.compile(r"embed|lm_head|\bw[tp]e\b")
+"""Names of matrices that get no adapter."""
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -68,11 +72,10 @@ def model_shape(folder: Path) -> ModelShape:
     text = config.get("text_config", config)
     hidden = int(text["hidden_size"])
     heads = int(text.get("num_attention_heads") or 1)
-    vocabulary = int(text.get("vocab_size") or 0)
-    shapes = [shape for path in sorted(folder.glob("*.safetensors")) for shape in _tensor_shapes(path)]
-    matrices = [shape for shape in shapes if len(shape) == 2 and vocabulary not in shape]
+    shapes = [each for path in sorted(folder.glob("*.safetensors")) for each in _tensor_shapes(path)]
+    matrices = [shape for name, shape in shapes if len(shape) == 2 and not _IS_VOCABULARY.search(name)]
     return ModelShape(
-        parameters=sum(_product(shape) for shape in shapes),
+        parameters=sum(math.prod(shape) for _, shape in shapes),
         linear_widths=sum(map(sum, matrices)),
         layers=int(text.get("num_hidden_layers") or 1),
         hidden=hidden,
@@ -88,25 +91,20 @@ def _least(available: int, ranks: Ranks, *, shared: bool) -> int:
     return int(min(told)) // (place.count if shared else 1)
 
 
-def _tokens(job: Job) -> tuple[int, int]:
-    """Tokens of the longest prompt with one completion, and of everything."""
-    sizes = [len(prompt) + len(completion) - 1 for prompt, completion in job.sequences]
-    return max(sizes), sum(sizes)
+def _tokens(job: Job) -> tuple[int, int, int]:
+    """Of the longest prompt with one completion, of the largest group, and of everything."""
+    groups = [(len(g.prompt_token_ids), [len(s.token_ids) for s in g.samples]) for g in job.selection.groups]
+    groups += [(len(g.prompt_token_ids), [len(s.token_ids) for s in g.samples]) for g in job.dev]
+    sizes = [prompt + sum(completions) for prompt, completions in groups]
+    return max(prompt + max(completions) for prompt, completions in groups), max(sizes), sum(sizes)
 
 
-def _tensor_shapes(path: Path) -> Iterator[list[int]]:
+def _tensor_shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
     with path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     for name, entry in header.items():
         if name != "__metadata__":
-            yield entry["shape"]
-
-
-def _product(shape: list[int]) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product
+            yield name, entry["shape"]
 
 
 def _meminfo(name: str) -> int:

@@ -1,15 +1,16 @@
 """How much memory a training needs, and how it is made to fit.
 
 Pure. Bytes, from the shapes alone; s is the size of one number of the frozen base, h the hidden width, q the width of
-all query heads, I the width of the feed-forward layers, r the LoRA rank, N the tokens of a micro-batch, L its longest
-sequence.
+all query heads, I the width of the feed-forward layers, r the LoRA rank, N the tokens of a micro-batch, L those of its
+longest pack.
 
     weights            parameters · s
     adapter            LoRA parameters · 4 · 5             weight, gradient, Adam's two moments, the best weights
     activations/layer  N · s·(4h + 5q + 4I + 7r)           what a layer keeps for its backward pass: inputs and outputs
-                       + N · (8h + s·(5h + q + I))         of norms, attention and feed-forward; half precision also
-                                                           copies what goes into norms and adapters
-    activations        layers · that                       or, recomputed: layers · N·h·s + one layer
+                       + N · (8h + s·(5h + q + I))         of norms, attention (in two parts) and feed-forward; half
+                                                           precision copies what goes into norms and adapters
+    activations        layers · that                       or, recomputed: layers · N·h·s + two layers,
+                                                           the one that is computed again and its gradients
     passing            N · s·(8h + 4I)                     gradients on their way through a layer
     mask               N · L · (s + 3)
     head               3 chunks of logits + 2 · N·h·s
@@ -23,7 +24,7 @@ needed(as configured) → smaller micro-batches → recomputed activations → r
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tao_daemon.domain.errors import TrainingError
 
@@ -52,7 +53,7 @@ class ModelShape:
     def layer_bytes(self, number_bytes: int, rank: int) -> int:
         """What one layer keeps per token for its backward pass."""
         h, q, i = self.hidden, self.queries, self.intermediate
-        kept = number_bytes * (4 * h + 5 * q + 4 * i + 7 * rank)
+        kept = number_bytes * (4 * h + 9 * q + 4 * i + 7 * rank)
         return kept if number_bytes >= 4 else kept + 8 * h + number_bytes * (5 * h + q + i)
 
 
@@ -63,6 +64,8 @@ class Load:
     micro_batch_tokens: int
     longest: int
     """Tokens of the longest prompt with one completion: no micro-batch can be smaller."""
+    largest: int
+    """Tokens of the largest group: no pack is longer."""
     total: int
     """Tokens of the whole batch: no micro-batch is larger."""
     number_bytes: int
@@ -92,9 +95,9 @@ def needed_bytes(shape: ModelShape, load: Load, *, recomputed: bool) -> int:
     """The most that training holds at once."""
     tokens, s = max(load.longest, min(load.micro_batch_tokens, load.total)), load.number_bytes
     layer = tokens * shape.layer_bytes(s, load.rank)
-    activations = shape.layers * tokens * shape.hidden * s + layer if recomputed else shape.layers * layer
+    activations = shape.layers * tokens * shape.hidden * s + 2 * layer if recomputed else shape.layers * layer
     passing = tokens * s * (8 * shape.hidden + 4 * shape.intermediate)
-    mask = tokens * min(tokens, max(load.longest, load.micro_batch_tokens)) * (s + 3)
+    mask = tokens * min(tokens, load.largest) * (s + 3)
     head = LOGITS_BYTES + 2 * tokens * shape.hidden * s
     return PROCESS_BYTES + shape.parameters * s + shape.adapter_bytes(load.rank) + activations + passing + mask + head
 
@@ -108,7 +111,7 @@ def fit(shape: ModelShape, load: Load, *, checkpointing: str, available: int, he
     smallest: tuple[int, bool, int] | None = None
     for recomputed in {"on": (True,), "off": (False,), "auto": (False, True)}[checkpointing]:
         for tokens in _sizes(load):
-            one = Load(tokens, load.longest, load.total, load.number_bytes, load.rank)
+            one = replace(load, micro_batch_tokens=tokens)
             needed = needed_bytes(shape, one, recomputed=recomputed)
             if needed <= budget:
                 return Fit(tokens, recomputed, needed, available)

@@ -8,6 +8,7 @@ planted ones says otherwise, and again when a later window says so.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -34,7 +35,9 @@ MIN_RUN = 8
 WINDOW = 50
 """Planted answers that are remembered."""
 MIN_PLANTED = 20
-"""With fewer remembered nothing is said of the judge."""
+"""With fewer remembered, only what chance hardly explains says anything of the judge."""
+CHANCE = 2e-3
+"""So unlikely must the fooled of a few be, for a judge that is fooled as often as is allowed."""
 
 _WORDS = re.compile(r"\w+")
 
@@ -71,13 +74,21 @@ class Trust:
     max_fooled: float
     fooled: tuple[bool, ...] = ()
     """Oldest first, at most WINDOW."""
+    holds: bool = True
 
     def after(self, results: Sequence[bool]) -> Trust:
-        return replace(self, fooled=(*self.fooled, *results)[-WINDOW:])
+        """Lost when chance hardly explains the few so far, or by the share of many; won back by the share of many."""
+        fooled = (*self.fooled, *results)[-WINDOW:]
+        if len(fooled) < MIN_PLANTED:
+            holds = self.holds and _tail(len(fooled), sum(fooled), self.max_fooled) > CHANCE
+        else:
+            holds = sum(fooled) <= self.max_fooled * len(fooled)
+        return replace(self, fooled=fooled, holds=holds)
 
-    @property
-    def holds(self) -> bool:
-        return len(self.fooled) < MIN_PLANTED or sum(self.fooled) <= self.max_fooled * len(self.fooled)
+
+def _tail(trials: int, least: int, p: float) -> float:
+    """P(X ≥ least) of a binomial X."""
+    return sum(math.comb(trials, k) * p**k * (1.0 - p) ** (trials - k) for k in range(least, trials + 1))
 
 
 def _plain(text: str) -> str:

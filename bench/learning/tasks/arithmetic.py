@@ -33,9 +33,10 @@ def _draw(rng: random.Random, split: Split) -> Item:
         a, b = rng.randint(1, 40), rng.randint(1, 20)
         sign = rng.choice("+-")
         # A sum and its mirror image are the same question.
-        if (sign == "+" or a >= b) and (max(a, b) * 7 + min(a, b) * 3) // 2 % 4 in split.value:
+        value = a + b if sign == "+" else a - b
+        # Nor one that a number of the question answers.
+        if value > 0 and value != b and (max(a, b) * 7 + min(a, b) * 3) // 2 % 4 in split.value:
             break
-    value = a + b if sign == "+" else a - b
     text = rng.choice(_ASKS).format(a=a, b=b, sign=sign, things=rng.choice(_THINGS))
     return Item(chat(_SYSTEM, text, MAX_TOKENS), f"{a} {sign} {b} = {value}", {"value": value})
 

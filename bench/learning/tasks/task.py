@@ -20,8 +20,8 @@ from tao_daemon.domain.prompt import Prompt, Source
 
 T = TypeVar("T")
 
-_MAX_DRAWS = 100
-"""Draws per wanted item before the pools are found too small."""
+_MAX_REPEATS = 1000
+"""Draws in a row without anything new: the pools are too small."""
 
 
 class Split(Enum):
@@ -68,12 +68,15 @@ class Task:
         """Items `first` to `first + count` of a split: distinct, the same for the same seed."""
         rng = random.Random(f"{self.name}/{split.name}/{seed}")
         found: dict[str, Item] = {}
-        for _ in range(_MAX_DRAWS * (first + count)):
-            if len(found) == first + count:
-                return list(found.values())[first:]
+        repeats = 0
+        while len(found) < first + count:
+            size = len(found)
             item = self.draw(rng, split)
             found.setdefault(item.text, item)
-        raise ValueError(f"task {self.name} has only {len(found)} distinct prompts in {split.name}; ask for fewer")
+            repeats = repeats + 1 if len(found) == size else 0
+            if repeats == _MAX_REPEATS:
+                raise ValueError(f"task {self.name} has only {size} distinct prompts in {split.name}; ask for fewer")
+        return list(found.values())[first:]
 
     def prompts(self, split: Split, seed: int, items: Sequence[Item], *, first: int = 0) -> list[Prompt]:
         """The items as the daemon knows prompts."""

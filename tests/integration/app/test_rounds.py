@@ -55,5 +55,5 @@ def test_the_divergence_reaches_the_verdict_and_is_replayed(past: Any) -> None:
     verdict = past.archive.report(1)["verdict"]
     assert verdict["numbers"]["kl_to_base"] == 0.5
     assert verdict["numbers"]["kl_to_start"] == 0.25
-    [criterion] = [each for each in verdict["criteria"] if each["name"] == "kl_to_base"]
+    [criterion] = [each for each in verdict["criteria"] if each["name"] == "kl_to_base_per_token"]
     assert criterion["outcome"] == "held"

@@ -61,7 +61,6 @@ def job(spec: TrainingSpec, adapter: Callable[[str, float], str]) -> DivergenceS
         candidate=adapter("candidate", 0.2),
         start=adapter("start", 0.1),
         micro_batch_tokens=60,
-        memory_headroom=0.1,
         dtype="float32",
     )
 

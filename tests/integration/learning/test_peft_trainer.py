@@ -26,13 +26,13 @@ from tao_daemon.learning.contract import (
     WorkerEvent,
     WorkerResult,
 )
-from tao_daemon.learning.gradients import accumulate
 from tao_daemon.learning.job import Job
+from tao_daemon.learning.learner import Learner
 from tao_daemon.learning.objectives.clipped import ClippedPolicyGradient
 from tao_daemon.learning.objectives.ratios import Clip, k3
 from tao_daemon.learning.objectives.registry import build_objective
 from tao_daemon.learning.packing import pack_group
-from tao_daemon.learning.parallel import Alone
+from tao_daemon.learning.parallel import ALONE, Alone
 from tao_daemon.learning.peft_policy import Policy, load_policy
 from tao_daemon.learning.reference import reference
 
@@ -65,7 +65,7 @@ def test_ratios_are_one_and_the_step_is_unclipped_before_the_first_update(
         # other neighbours in the micro-batch round differently
         torch.testing.assert_close(policy.logprobs(pack.pack).detach(), pack.fixed.reference_T, rtol=0, atol=1e-5)
         torch.testing.assert_close(pack.fixed.weights_T, torch.ones_like(pack.fixed.weights_T), rtol=0, atol=1e-5)
-    step = accumulate(policy, groups, OBJECTIVE, spec)
+    step = Learner(policy, OBJECTIVE, spec, ALONE).gradient(groups)
     assert 0 <= step.kl < 1e-10
     assert step.clipped == 0
     assert step.gradient_norm > 0
@@ -85,7 +85,7 @@ def test_loss_is_normalised_by_group_and_longest_completion(
         sum(sample.advantage * len(sample.token_ids) for sample in group.samples) / (len(group.samples) * longest)
         for group in chosen.groups
     ) / len(chosen.groups)
-    assert accumulate(policy, groups, OBJECTIVE, spec).loss == pytest.approx(expected, rel=1e-4)
+    assert Learner(policy, OBJECTIVE, spec, ALONE).gradient(groups).loss == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_group_split_over_packs_gives_the_same_gradient(
@@ -95,7 +95,7 @@ def test_a_group_split_over_packs_gives_the_same_gradient(
     for tokens in (1024, 12):
         limited = replace(spec, micro_batch_tokens=tokens, gradient_clip=1e9)
         groups = reference(policy, selection_of(batch), limited)
-        norms.append(accumulate(policy, groups, OBJECTIVE, limited).gradient_norm)
+        norms.append(Learner(policy, OBJECTIVE, limited, ALONE).gradient(groups).gradient_norm)
         for parameter in policy.parameters:
             parameter.grad = None
     assert len(groups[0].packs) > 1
@@ -251,7 +251,9 @@ def test_k3_of_the_reference_is_what_the_step_reports(
             parameter.add_(torch.randn_like(parameter) * 0.05)
         packs = [pack for group in groups for pack in group.packs]
         kept = [k3(policy.logprobs(pack.pack) - pack.fixed.reference_T)[pack.fixed.plain_T] for pack in packs]
-    assert accumulate(policy, groups, OBJECTIVE, spec).kl == pytest.approx(torch.cat(kept).mean().item(), rel=1e-4)
+    assert Learner(policy, OBJECTIVE, spec, ALONE).gradient(groups).kl == pytest.approx(
+        torch.cat(kept).mean().item(), rel=1e-4
+    )
 
 
 def test_metrics_are_plain_numbers(spec: TrainingSpec, batch: list[ScoredGroup], tmp_path: Path) -> None:

@@ -19,10 +19,13 @@ from transformers.models.llama.modeling_llama import LlamaForCausalLM, LlamaRMSN
 from tao_daemon.domain.completion import PLAIN, Completion, CompletionGroup, ScoredGroup
 from tao_daemon.learning.advantage import LearningGroup, Selection, select
 from tao_daemon.learning.contract import TrainingSpec
-from tao_daemon.learning.gradients import accumulate, backward, measure
-from tao_daemon.learning.objectives.objective import Fixed
+from tao_daemon.learning.course import Step
+from tao_daemon.learning.gradients import backward
+from tao_daemon.learning.learner import Learner
+from tao_daemon.learning.objectives.objective import Fixed, Objective
 from tao_daemon.learning.objectives.registry import OBJECTIVES, build_objective
 from tao_daemon.learning.packing import Pack, pack_group
+from tao_daemon.learning.parallel import ALONE
 from tao_daemon.learning.peft_policy import Policy, load_policy
 from tao_daemon.learning.reference import ReferenceGroup, merged, reference
 
@@ -90,6 +93,10 @@ def chosen(spec: TrainingSpec, batch: list[ScoredGroup]) -> Selection:
     return select(batch, build_objective(spec, batch), min_spread=0.05, max_sequence_tokens=64)
 
 
+def gradient(policy: Policy, groups: list[ReferenceGroup], objective: Objective, spec: TrainingSpec) -> Step:
+    return Learner(policy, objective, spec, ALONE).gradient(groups)
+
+
 def gradient_of(model: Policy | PeftModel) -> torch.Tensor:
     parameters = model.parameters if isinstance(model, Policy) else list(model.parameters())
     found = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
@@ -140,7 +147,7 @@ def test_packing_prefix_sharing_padding_batching_and_checkpointing_change_nothin
     assert expected.norm() > 1e-3
     assert len({len(group.packs) for groups in start.values() for group in groups}) > 1 or algorithm == "raft"
     for name, tokens in LAYOUTS.items():
-        step = accumulate(policy, start[name], selection.objective, replace(spec, micro_batch_tokens=tokens))
+        step = gradient(policy, start[name], selection.objective, replace(spec, micro_batch_tokens=tokens))
         assert step.loss == pytest.approx(loss, rel=TOLERANCE), name
         assert apart(gradient_of(policy), expected) < TOLERANCE, name
 
@@ -155,7 +162,7 @@ def test_float32_stays_within_its_own_rounding(spec: TrainingSpec, algorithm: st
     move(policy, 7, 0.03)
     loss, expected = plainly(twin(policy, spec), selection, groups)
     for tokens in LAYOUTS.values():
-        step = accumulate(policy, groups, selection.objective, replace(spec, micro_batch_tokens=tokens))
+        step = gradient(policy, groups, selection.objective, replace(spec, micro_batch_tokens=tokens))
         assert step.loss == pytest.approx(loss, rel=1e-4)
         assert apart(gradient_of(policy), expected) < 1e-4
 
@@ -169,10 +176,13 @@ def test_gradient_through_the_model_agrees_with_finite_differences(spec: Trainin
     move(policy, 7, 0.01)
 
     def loss() -> float:
-        return measure(policy, groups, selection.objective, max_tokens=10_000).loss
+        found = backward(policy, groups, selection.objective, of=len(groups), max_tokens=10_000).loss
+        gradient_of(policy)
+        return found
 
-    accumulate(policy, groups, selection.objective, spec)
+    gradient(policy, groups, selection.objective, spec)
     slopes = [parameter.grad for parameter in policy.parameters]
+    gradient_of(policy)
     size = 1e-6
     for seed in range(3):
         torch.manual_seed(seed)
@@ -193,7 +203,7 @@ def test_shares_of_several_processes_add_up_to_the_step(spec: TrainingSpec) -> N
     policy = exact(spec)
     selection = chosen(spec, batch_of(policy))
     groups = reference(policy, selection, spec)
-    whole = accumulate(policy, groups, selection.objective, spec)
+    whole = gradient(policy, groups, selection.objective, spec)
     expected = gradient_of(policy)
     shares = [
         backward(policy, part, selection.objective, of=len(groups), max_tokens=30) for part in (groups[:1], groups[1:])
@@ -221,7 +231,7 @@ def test_the_reference_is_the_starting_policy_itself(starting: TrainingSpec, tok
     policy = load_policy(starting)
     selection = chosen(starting, batch_of(policy))
     groups = reference(policy, selection, limited)
-    step = accumulate(policy, groups, selection.objective, limited)
+    step = gradient(policy, groups, selection.objective, limited)
     assert (step.kl, step.clipped) == (0.0, 0.0)
     again = load_policy(starting)
     with torch.no_grad():

@@ -20,9 +20,10 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from tao_daemon.domain.completion import PLAIN, Completion, CompletionGroup, ScoredGroup
 from tao_daemon.learning.advantage import Selection, select
 from tao_daemon.learning.contract import TrainingSpec
-from tao_daemon.learning.gradients import accumulate
+from tao_daemon.learning.learner import Learner
 from tao_daemon.learning.objectives.registry import build_objective
 from tao_daemon.learning.packing import pack_group
+from tao_daemon.learning.parallel import ALONE
 from tao_daemon.learning.peft_policy import Policy, load_policy
 from tao_daemon.learning.reference import ReferenceGroup, reference
 
@@ -146,7 +147,7 @@ def test_loss_and_gradient_are_trls(
     groups = reference(policy, selection, spec)
     assert selection.sizes.longest == LONGEST
     move(policy, 0.05)  # some tokens are clipped
-    step = accumulate(policy, groups, selection.objective, spec)
+    step = Learner(policy, selection.objective, spec, ALONE).gradient(groups)
     gradient = gradient_of(policy.parameters)
     assert step.clipped > 0
 

@@ -139,6 +139,19 @@ async def test_a_server_that_is_gone_is_skipped(
     assert len(failed) <= 8
 
 
+async def test_a_server_that_is_back_is_asked_again(
+    upstream: Any, other_upstream: Any, make_sampler: Any, prompts: Any
+) -> None:
+    sampler = make_sampler(upstream.url, other_upstream.url)
+    upstream.behave = lambda body, answer: 503
+    await groups_of(sampler, prompts(4))
+    failed = len(upstream.bodies)
+    upstream.behave = lambda body, answer: answer
+    await asyncio.sleep(1.0)
+    await groups_of(sampler, prompts(8))
+    assert len(upstream.bodies) > failed
+
+
 async def test_a_passing_failure_is_asked_again_elsewhere(
     upstream: Any, other_upstream: Any, make_sampler: Any, prompts: Any, signals: list[Any]
 ) -> None:

@@ -19,7 +19,7 @@ from tao_daemon.clients.retry import RetryPolicy
 from tao_daemon.clients.scoring_server import ScoringServer
 from tao_daemon.domain.prompt import Prompt, Source
 from tao_daemon.domain.signals import CanariesJudged, ScorerAsked, Signal
-from tao_daemon.scoring.canaries import MASTER_KEYS, MIN_PLANTED, WINDOW, canary_for
+from tao_daemon.scoring.canaries import MASTER_KEYS, WINDOW, canary_for
 from tao_daemon.scoring.judge import Judge, JudgeSettings
 from tao_daemon.scoring.judging import Ranking, Sheet, parsed, questions, scores
 from tao_daemon.scoring.verifier import Failure, Score
@@ -162,11 +162,11 @@ async def test_a_fooled_judge_is_found_out_and_can_come_back(judge: MakeJudge, s
         grader = judge(server, canary_fraction=0.5)
         planted = [f"p{n}" for n in range(400) if canary_for(f"p{n}", 0.5)]
         other = next(f"p{n}" for n in range(400) if not canary_for(f"p{n}", 0.5))
-        before = [await grader.grade(prompt(name), answers(4)) for name in planted[: MIN_PLANTED - 1]]
+        before = [await grader.grade(prompt(name), answers(4)) for name in planted[:2]]
         assert all(isinstance(score, float) for row in before for score in row)
-        assert await grader.grade(prompt(planted[MIN_PLANTED]), answers(4)) == [Failure.UNTRUSTED] * 4
+        assert await grader.grade(prompt(planted[2]), answers(4)) == [Failure.UNTRUSTED] * 4
         judged = [signal for signal in signals if isinstance(signal, CanariesJudged)]
-        assert (len(judged), sum(s.planted for s in judged), sum(s.fooled for s in judged)) == (20, 20, 20)
+        assert (len(judged), sum(s.planted for s in judged), sum(s.fooled for s in judged)) == (3, 3, 3)
         requests = len(server.bodies)
         assert await grader.grade(prompt(other), answers(4)) == [Failure.UNTRUSTED] * 4
         assert await grader.grade(prompt(other), ["", "answer 1"]) == [0.0, 1.0], "needs no judge"

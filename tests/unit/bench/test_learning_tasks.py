@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from itertools import combinations
 
@@ -68,8 +69,10 @@ def test_rounds_take_up_where_the_last_one_ended(task: Task) -> None:
 
 
 def test_too_few_prompts_are_said_so(task: Task) -> None:
-    with pytest.raises(ValueError, match="distinct prompts in DEV"):
-        task.items(Split.DEV, 0, 10**5)
+    (only,) = task.items(Split.TRAIN, 0, 1)
+    poor = dataclasses.replace(task, draw=lambda rng, split: only)
+    with pytest.raises(ValueError, match="only 1 distinct prompts in DEV"):
+        poor.items(Split.DEV, 0, 2)
 
 
 def test_gold_answers_are_right(task: Task) -> None:

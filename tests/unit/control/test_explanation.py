@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
+import pytest
+
 from tao_daemon.control.explanation import explain, trend
 from tao_daemon.domain.report import Pair, Verdict
 from tao_daemon.evaluation.gate import Limits, judge
@@ -38,7 +40,7 @@ def test_every_criterion_of_the_gate_is_told_with_its_numbers() -> None:
 def test_what_refuted_the_candidate_and_what_stayed_open() -> None:
     longer = {each["criterion"]: each for each in explain(report_of(verdict_of([1.0] * 32, candidate_tokens=20)))}
     assert longer["length_ratio"]["passed"] is False
-    assert longer["length_ratio"]["numbers"] == {"length_ratio": 2.0, "most": 1.2}
+    assert longer["length_ratio"]["numbers"] == {"length_ratio": 2.0, "low": pytest.approx(2.0, rel=0.01), "most": 1.2}
     unsure = {each["criterion"]: each["passed"] for each in explain(report_of(verdict_of([0.0] * 32)))}
     assert (unsure["gain"], unsure["differing_pairs"]) == (None, None)
 

@@ -125,8 +125,11 @@ def test_a_gain_bought_with_length_fails() -> None:
 def test_a_gain_with_more_truncation_fails() -> None:
     cut = [replace(p, candidate_truncated=n < 2) for n, p in enumerate(better())]
     verdict = decide(cut)
-    assert verdict.decision is Decision.FAIL
-    assert "truncation increase 0.03 exceeds 0.02" in verdict.reasons
+    assert verdict.decision is Decision.INCONCLUSIVE
+    assert "truncation increase 0.03 exceeds 0.02, perhaps by chance (at least 0.00)" in verdict.reasons
+    many = [replace(p, candidate_truncated=n < 12) for n, p in enumerate(better())]
+    assert decide(many).decision is Decision.FAIL
+    assert "truncation increase 0.19 exceeds 0.02" in decide(many).reasons
     both = [replace(p, candidate_truncated=n < 2, incumbent_truncated=n < 2) for n, p in enumerate(better())]
     assert decide(both).decision is Decision.PASS
 
@@ -168,6 +171,9 @@ def test_a_pass_meets_every_criterion_and_every_verdict_has_its_reasons(rows: li
     guards = numbers["length_ratio"] <= 1.2 and numbers["truncation_increase"] <= 0.02
     gained = numbers["difference_low"] > 0 and numbers["studentised_low"] > 0 and numbers["differing_pairs"] >= 10
     assert (verdict.decision is Decision.PASS) == (guards and gained)
-    assert (verdict.decision is Decision.FAIL) == (not guards or numbers["difference_high"] < 0)
+    broken = (numbers["length_ratio"] > 1.2 and numbers["length_ratio_low"] > 1.2) or (
+        numbers["truncation_increase"] > 0.02 and numbers["truncation_increase_low"] > 0.02
+    )
+    assert (verdict.decision is Decision.FAIL) == (broken or numbers["difference_high"] < 0)
     assert len(verdict.reasons) >= 4
     assert all(math.isfinite(value) for value in numbers.values())

@@ -8,7 +8,24 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["subprocess_trainer", "worker", "advantage", "packing", "contract", "probes"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "subprocess_trainer",
+        "worker",
+        "job",
+        "job_folders",
+        "advantage",
+        "packing",
+        "contract",
+        "divergence_contract",
+        "probes",
+        "dev_split",
+        "course",
+        "memory",
+        "place",
+    ],
+)
 def test_importing_this_loads_no_torch(module: str) -> None:
     code = (
         f"import sys, tao_daemon.learning.{module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"

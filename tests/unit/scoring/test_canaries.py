@@ -56,11 +56,24 @@ def test_a_larger_fraction_plants_wherever_a_smaller_one_does(prompt: str, one: 
         assert canary_for(prompt, max(one, other)) == canary_for(prompt, min(one, other))
 
 
+@pytest.mark.parametrize(
+    ("results", "holds"), [("1", True), ("11", True), ("111", False), ("0101", True), ("011011", False)]
+)
+def test_a_few_that_chance_hardly_explains_are_enough(results: str, holds: bool) -> None:
+    assert Trust(max_fooled=0.1).after([each == "1" for each in results]).holds is holds
+
+
+def test_a_judge_that_must_never_be_fooled_is_not_trusted_after_the_first() -> None:
+    assert Trust(max_fooled=0.0).after([False] * 5).holds
+    assert not Trust(max_fooled=0.0).after([False] * 5 + [True]).holds
+
+
 def test_trust_is_lost_and_won_by_the_last_planted() -> None:
-    trust = Trust(max_fooled=0.1).after([True] * (MIN_PLANTED - 1))
-    assert trust.holds, "too few to say"
+    trust = Trust(max_fooled=0.1).after([False, True] * 2 + [False] * (MIN_PLANTED - 5))
+    assert trust.holds, "too few to say: chance explains 2 of 19"
     trust = trust.after([True])
     assert not trust.holds
+    trust = Trust(max_fooled=0.1).after([True] * MIN_PLANTED)
     assert not trust.after([False] * (WINDOW - 6)).holds, "6 of 50 is more than a tenth"
     assert trust.after([False] * (WINDOW - 5)).holds
     assert Trust(max_fooled=0.1).after([True] * 2 + [False] * 18).holds
