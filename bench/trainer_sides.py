@@ -199,7 +199,7 @@ def _spec(model: Path) -> TrainingSpec:
 
 def matmul_rate(dtype: torch.dtype) -> float:
     """Floating-point operations per second of a large matrix product, the best of five."""
-    size = 2048
+    size = 1024
     a, b = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
     best = float("inf")
     for _ in range(5):

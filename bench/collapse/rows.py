@@ -51,7 +51,7 @@ class Notice:
     """gate.<criterion>, scoring.<failure>, round.failed, meter.<name>, training.<reason to stop>."""
 
 
-FALLS = {"entropy": 0.5, "distinct_texts": 0.5, "distinct_2": 0.75}
+FALLS = {"entropy": 0.8, "distinct_texts": 0.5, "distinct_2": 0.75}
 """A meter below so much of its first value says that answers become the same."""
 GROWS = {"tokens_mean": 1.5}
 """A meter above so many times its first value, or below the inverse."""

@@ -102,8 +102,8 @@ async def test_a_fooled_judge_that_also_judges_ruins_the_model(run: Runs, seed: 
     assert course.rows[-1].shares["fooling"] > 0.9
     collapsed = next(row.round for row in course.rows if row.truth < course.base.truth)
     assert first(course, "meter.kl_to_base") < collapsed
+    assert first(course, "meter.entropy") < 20
     assert first(course, "meter.tokens_mean") < 20
-    assert first(course, "meter.distinct_2") < 20
     assert first(course, "scoring.untrusted") == 99
 
 
@@ -147,16 +147,18 @@ async def test_a_constant_teaches_nothing(run: Runs, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_length_is_held_back_by_its_guard(run: Runs, seed: int) -> None:
+async def test_length_is_held_back_by_its_guards(run: Runs, seed: int) -> None:
+    """Each is a measurement, so that a try in ten passes a little above it."""
     course = await run("length judges itself", seed)
-    assert first(course, "gate.length_ratio") == 1
+    assert first(course, "gate.length_ratio") <= 5
+    assert max(row.tokens for row in course.rows) < 1.7 * course.base.tokens
+    assert course.serving.entropy > 0.85 * course.base.entropy
     for row in course.rows:
         if row.outcome == "accepted":
             assert row.numbers["length_ratio"] <= 1.2
+            assert row.numbers["length_ratio_to_base"] <= 1.5
     free = await run("length, everything accepted", seed)
     assert free.serving.tokens > 2 * free.base.tokens
-    halfway = next(row.round for row in free.rows if row.tokens > 1.5 * free.base.tokens)
-    assert all(row.tokens < 1.5 * course.base.tokens for row in course.rows[: 2 * halfway])
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -72,7 +72,8 @@ def exact_log_softmax(base: str, adapter: str | None, answer: SampledAnswer) -> 
         model = PeftModel.from_pretrained(model, adapter, autocast_adapter_dtype=False).double().merge_and_unload()
     with torch.no_grad():
         logits = model(torch.tensor([answer.prompt_token_ids + answer.token_ids])).logits[0]
-    return logits[len(answer.prompt_token_ids) - 1 : -1].log_softmax(-1)
+    found: torch.Tensor = logits[len(answer.prompt_token_ids) - 1 : -1].log_softmax(-1)
+    return found
 
 
 def test_equals_the_definition_in_float64(job: DivergenceSpec, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from tao_daemon.learning.objectives.registry import build_objective
 from tao_daemon.learning.parallel import Alone
 
 TOKENS = 4096
-WIDE = {
+WIDE: dict[str, Any] = {
     "vocab_size": 128,
     "hidden_size": 128,
     "intermediate_size": 512,
@@ -62,7 +63,8 @@ print(before, peak_bytes())
 def test_the_estimate_is_near_what_is_taken(spec: TrainingSpec, tmp_path: Path, recomputed: bool) -> None:
     """Within a factor of 1.6; what the process holds before the first micro-batch is taken off both."""
     torch.manual_seed(1)
-    transformers.LlamaForCausalLM(transformers.LlamaConfig(**WIDE)).save_pretrained(tmp_path)
+    model: Any = transformers.LlamaForCausalLM(transformers.LlamaConfig(**WIDE))  # type: ignore[no-untyped-call]
+    model.save_pretrained(tmp_path)
     wide = replace(
         spec, base_model=str(tmp_path), rank=16, micro_batch_tokens=TOKENS, checkpoint_activations=recomputed
     )
@@ -78,7 +80,7 @@ def test_the_estimate_is_near_what_is_taken(spec: TrainingSpec, tmp_path: Path, 
 
 
 def test_shapes_are_read_without_a_tensor(tmp_path: Path) -> None:
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**WIDE))
+    model: Any = transformers.LlamaForCausalLM(transformers.LlamaConfig(**WIDE))  # type: ignore[no-untyped-call]
     model.save_pretrained(tmp_path)
     shape = model_shape(tmp_path)
     assert shape.parameters == sum(parameter.numel() for parameter in model.parameters())

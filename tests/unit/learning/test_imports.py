@@ -23,6 +23,8 @@ import pytest
         "dev_split",
         "course",
         "memory",
+        "batching",
+        "objectives.registry",
         "place",
     ],
 )

@@ -21,8 +21,8 @@ def test_a_quiet_course_has_no_notices() -> None:
 def test_each_speaks_once_in_the_round_where_it_first_did() -> None:
     rows = [
         row(1),
-        row(2, meters={**METERS, "entropy": 1.01}, numbers={"kl_to_base": 1.9}),
-        row(3, meters={**METERS, "entropy": 0.9, "refusals": 0.3}, refuted=("gain", "length_ratio")),
+        row(2, meters={**METERS, "entropy": 1.61}, numbers={"kl_to_base": 1.9}),
+        row(3, meters={**METERS, "entropy": 1.59, "refusals": 0.3}, refuted=("gain", "length_ratio")),
         row(4, meters={**METERS, "entropy": 0.1, "tokens_mean": 6.0}, numbers={"kl_to_base": 2.1}),
         row(5, outcome="failed", failures={"untrusted": 8}, trained={"stopped_on_kl": 1.0}),
     ]
