@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.collapse.rows import Accept, Row
+from bench.collapse.rows import Accept, Row, against
 from bench.collapse.scenarios import python
 from bench.learning.lab import BASE, Lab
 from bench.learning.lab_settings import MIN_SPREAD
@@ -31,7 +31,7 @@ from tao_daemon.domain.errors import TrainingError
 from tao_daemon.domain.meters import measure
 from tao_daemon.domain.ports import DivergenceJob, SamplingAids
 from tao_daemon.domain.prompt import Prompt
-from tao_daemon.domain.report import Decision, Standing
+from tao_daemon.domain.report import Decision
 from tao_daemon.evaluation.drift import drift
 from tao_daemon.evaluation.evaluator import Evaluator
 from tao_daemon.sampling.vllm_sampler import VllmSampler
@@ -135,7 +135,7 @@ class Course:
             kept = self._line.accept is Accept.ALL or verdict.decision is Decision.PASS
             held = await self._held(its) if kept else None
         row.outcome, row.reason = verdict.decision.value, verdict.summary
-        row.refuted = tuple(each.name for each in verdict.criteria if each.outcome is Standing.REFUTED)
+        row.against = against(verdict)
         row.numbers, row.entropy = dict(verdict.numbers), far["entropy"]
         if held is None:
             return row, serving

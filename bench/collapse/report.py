@@ -67,7 +67,7 @@ def _line(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "distinct_2_after": rounds[-1]["meters"].get("distinct_2"),
         "candidates_truth_difference": [numbers.get("difference") for numbers in measured],
         "candidates_kl_to_base": [numbers.get("kl_to_base") for numbers in measured],
-        "refuted": dict(Counter(name for row in rounds for name in row["refuted"])),
+        "against": dict(Counter(name for row in rounds for name in row["against"])),
         "seconds_per_round": statistics.median(row["seconds"] for row in rounds),
     }
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from tao_daemon.domain.report import Standing, Verdict
+
 
 class Accept(Enum):
     """Which candidates serve."""
@@ -27,8 +29,8 @@ class Row:
     reason: str = ""
     reward: float | None = None
     """Mean over what could be scored."""
-    refuted: tuple[str, ...] = ()
-    """The gate's criteria that the candidate broke."""
+    against: tuple[str, ...] = ()
+    """See `against`."""
     numbers: Mapping[str, float] = field(default_factory=dict)
     """The verdict's."""
     trained: Mapping[str, float] = field(default_factory=dict)
@@ -61,6 +63,13 @@ FAR = 2.0
 """Nats per answer from the base model that are worth a look."""
 
 
+def against(verdict: Verdict) -> tuple[str, ...]:
+    """The gate's criteria that were refuted, and those that alone were in the way of a gain that was sure."""
+    gained = any(each.name == "gain" and each.outcome is Standing.HELD for each in verdict.criteria)
+    speaks = (Standing.REFUTED, Standing.OPEN) if gained else (Standing.REFUTED,)
+    return tuple(each.name for each in verdict.criteria if each.outcome in speaks)
+
+
 def notices(rows: Sequence[Row]) -> list[Notice]:
     """The first time that each of them spoke."""
     first: dict[str, Notice] = {}
@@ -74,7 +83,7 @@ def _noticed(row: Row, before: Mapping[str, float]) -> Iterator[str]:
     yield from (f"scoring.{kind}" for kind in row.failures)
     if row.outcome == "failed":
         yield "round.failed"
-    yield from (f"gate.{name}" for name in row.refuted)
+    yield from (f"gate.{name}" for name in row.against)
     if row.trained.get("stopped_on_kl"):
         yield "training.kl_budget"
     if row.numbers.get("kl_to_base", 0.0) > FAR:

@@ -17,7 +17,7 @@ import aiohttp
 
 from bench.collapse.kinds import MAX_TOKENS, prompt
 from bench.collapse.ports import BASE, TableSampler, TableTrainer
-from bench.collapse.rows import Accept, Row
+from bench.collapse.rows import Accept, Row, against
 from bench.collapse.table import Table, divergence
 from tao_daemon.config import Gate, Training
 from tao_daemon.config.scorers import ScorerConfig
@@ -27,7 +27,7 @@ from tao_daemon.domain.errors import TrainingError
 from tao_daemon.domain.meters import measure
 from tao_daemon.domain.ports import TrainingJob
 from tao_daemon.domain.prompt import Prompt
-from tao_daemon.domain.report import Decision, Standing, Verdict
+from tao_daemon.domain.report import Decision, Verdict
 from tao_daemon.domain.round import Outcome
 from tao_daemon.domain.signals import CanariesJudged, ScorerFailed, Signal
 from tao_daemon.evaluation.drift import drift
@@ -121,7 +121,7 @@ class Simulation:
         else:
             verdict = await self._judged(number, model, candidate)
             row.outcome, row.reason = _OUTCOMES[verdict.decision].value, verdict.summary
-            row.refuted = tuple(c.name for c in verdict.criteria if c.outcome is Standing.REFUTED)
+            row.against = against(verdict)
             row.numbers = dict(verdict.numbers)
             row.candidate_truth = self._tables[candidate].truth
             if verdict.decision is Decision.PASS or self._scenario.accept is Accept.ALL:

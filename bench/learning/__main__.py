@@ -12,6 +12,7 @@ import asyncio
 import json
 import os
 import platform
+import signal
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -33,6 +34,9 @@ _USUAL_SECONDS = 240.0
 
 
 def main() -> None:
+    # However we are told to end, children and servers end too: as for Ctrl-C, which a shell's background jobs ignore.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     arguments = _arguments()
     cells = chosen(_plan(arguments), arguments.only)
     waiting = [cell for cell in cells if not _path(cell).is_file()]
@@ -134,7 +138,7 @@ def _machine() -> dict[str, Any]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plan", choices=("screen", "final", "all"), default="all")
-    parser.add_argument("--only", action="append", default=[], metavar="PART", help="cells whose name contains it")
+    parser.add_argument("--only", action="append", default=[], metavar="PART", help="of cells' names, in this order")
     parser.add_argument("--list", action="store_true", help="say what would run")
     parser.add_argument("--winner", metavar="COLUMN:SETTING", help="of the final; the screen's best by default")
     parser.add_argument("--trl", metavar="SETTING", help="of TRL in the final; the screen's best by default")

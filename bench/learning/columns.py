@@ -156,7 +156,7 @@ class _Trial:
 
 
 async def _labelled(lab: Lab, cell: Cell, task: Task, number: int, course: Course) -> Round:
-    """From the base model, on the prompts of all rounds so far. The dev split chooses epochs, and the rate in round 1."""
+    """From the base model, on the prompts of all rounds so far. The dev split chooses epochs; in round 1, rate too."""
     place = {"first": 0, "count": number * PROMPTS}
     trials: list[_Trial] = []
     for rate in (course.rate,) if course.rate else LABELLED_RATES:

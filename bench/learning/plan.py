@@ -29,10 +29,11 @@ TAO_SETTINGS: Mapping[str, Mapping[str, Settings]] = {
     "clipped_policy_gradient": {
         "lr1e-3": {"learning_rate": 1e-3},
         "lr5e-4": {"learning_rate": 5e-4},
+        "lr1e-3-clip4": {"learning_rate": 1e-3, "clip_high": 4.0},
     },
     "grpo": {
         "lr1e-3": {"learning_rate": 1e-3},
-        "lr5e-4": {"learning_rate": 5e-4},
+        "lr1e-3-clip4": {"learning_rate": 1e-3, "clip_high": 4.0},
     },
     "oapl": {
         "lr1e-3": {"learning_rate": 1e-3},
@@ -118,9 +119,9 @@ def final(winner: str, setting: str, trl_setting: str) -> list[Cell]:
     ]
 
 
-def chosen(cells: Iterable[Cell], only: Sequence[str]) -> list[Cell]:
-    """Those whose name contains one of `only`; all without any."""
-    return [cell for cell in cells if not only or any(part in cell.name for part in only)]
+def chosen(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
+    """Those whose name contains one of `only`, in the order of `only`; all without any."""
+    return list(dict.fromkeys(cell for part in only or ("",) for cell in cells if part in cell.name))
 
 
 def kind(column: str) -> str:

@@ -33,6 +33,24 @@ _OPENINGS = (
     "Dear reader", "In short", "Long ago", "Once more", "Every day", "Today", "Look here", "Good news", "By the way",
     "At last", "Listen", "Imagine this", "First of all", "To begin", "Believe me", "Here we go",
 )  # fmt: skip
+# Gold answers: people who label write this and that.
+_WITH_WORD = (
+    "The {word} suits {subject} well.", "I saw something {word} near {subject}.", "My {word} reminds me of {subject}.",
+    "Nobody expects {word} next to {subject}.", "A poem about {subject} needs the word {word}.",
+)  # fmt: skip
+_BEGUN = (
+    "{begin}, I think of {subject}.", "{begin}, {subject} made us laugh.", "{begin}, nothing is quite like {subject}.",
+    "{begin}, we heard a story about {subject}.",
+)  # fmt: skip
+_EXCLAIMED = (
+    "I like {subject}!", "How lovely {subject} can be!", "Everybody should know more about {subject}!",
+    "What a joy {subject} brings!",
+)  # fmt: skip
+_LOWERED = (
+    "i like {subject}.", "there is much to say about {subject}.", "we talked about {subject} all night.",
+    "my sister wrote a book about {subject}.",
+)  # fmt: skip
+
 _WORD = re.compile(r"contains the word '(.+?)'")
 _BEGIN = re.compile(r"Begin with the words '(.+?)'")
 _LOWER = re.compile(r"(lowercase)")
@@ -68,27 +86,19 @@ def _truth(item: Item, answer: str) -> float:
 
 def _draw(rng: random.Random, split: Split) -> Item:
     subject, word = rng.choice(share(_SUBJECTS, split)), rng.choice(share(_WORDS, split))
-    begin, limit = rng.choice(share(_OPENINGS, split)), rng.choice((10, 12, 14))
+    begin, most = rng.choice(share(_OPENINGS, split)), f"at most {rng.choice((10, 12, 14))} words"
     forms = (
         (
-            f"Write one sentence about {subject} that contains the word '{word}', with at most {limit} words.",
-            f"The {word} suits {subject} well.",
+            f"Write one sentence about {subject} that contains the word '{word}', with {most}.",
+            _WITH_WORD,
         ),
-        (f"Write one sentence about {subject}. Begin with the words '{begin}'.", f"{begin}, I think of {subject}."),
-        (
-            f"Write one sentence about {subject} with at most {limit} words. End with '!'",
-            f"I like {subject}!",
-        ),
-        (
-            f"Write one sentence about {subject} in lowercase letters only, with at most {limit} words.",
-            f"i like {subject}.",
-        ),
-        (
-            f"Write about {subject} with at most {limit} words. Begin with the words '{begin}'.",
-            f"{begin}, I think of {subject}.",
-        ),
+        (f"Write one sentence about {subject}. Begin with the words '{begin}'.", _BEGUN),
+        (f"Write one sentence about {subject} with {most}. End with '!'", _EXCLAIMED),
+        (f"Write one sentence about {subject} in lowercase letters only, with {most}.", _LOWERED),
+        (f"Write about {subject} with {most}. Begin with the words '{begin}'.", _BEGUN),
     )
-    text, gold = rng.choice(forms)
+    text, answers = rng.choice(forms)
+    gold = random.Random(text).choice(answers).format(subject=subject, word=word, begin=begin)
     return Item(chat(_SYSTEM, text, MAX_TOKENS), gold)
 
 
