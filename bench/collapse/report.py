@@ -102,9 +102,9 @@ def _draw(lines: dict[str, list[dict[str, Any]]], simulated: Courses) -> None:
         figure, grid = plt.subplots(2, 3, figsize=(9.6, 5.2), layout="constrained")
         _real(grid[0], lines)
         _curves(grid[1][0], simulated, "truth", "a judge that can be fooled: true score", {
-            "fooled judge with canaries": ("canaries", _GOOD),
-            "fooled judge, no canaries, gate verifies": ("no canaries, gate verifies", _THIRD),
-            "fooled judge, no canaries, judges itself": ("no canaries, it judges itself", _BAD),
+            "fooled judge with decoys": ("decoys", _GOOD),
+            "fooled judge, no decoys, gate verifies": ("no decoys, gate verifies", _THIRD),
+            "fooled judge, no decoys, judges itself": ("no decoys, it judges itself", _BAD),
         })  # fmt: skip
         _curves(grid[1][1], simulated, "truth", "noise: true score", {
             "noise, gate verifies": ("gate verifies", _GOOD),

@@ -12,8 +12,8 @@ from tao_daemon.config.scorers import JudgeScorer, MathScorer, PythonScorer
 VERIFIER = MathScorer(name="sum", type="math", expected=r"regex:What is (.*)\?")
 
 
-def judge(url: str, canary_fraction: float) -> JudgeScorer:
-    return JudgeScorer(name="judge", type="judge", url=url, model="judge", canary_fraction=canary_fraction)
+def judge(url: str, decoy_fraction: float) -> JudgeScorer:
+    return JudgeScorer(name="judge", type="judge", url=url, model="judge", decoy_fraction=decoy_fraction)
 
 
 def python(name: str) -> PythonScorer:
@@ -24,10 +24,10 @@ def scenarios(judge_url: str) -> dict[str, Scenario]:
     watched, blind = judge(judge_url, 0.1), judge(judge_url, 0.0)
     found = (
         Scenario("good scorer", (VERIFIER,)),
-        Scenario("fooled judge with canaries", (watched,)),
-        Scenario("fooled judge with canaries, gate verifies", (watched,), (VERIFIER,)),
-        Scenario("fooled judge, no canaries, judges itself", (blind,)),
-        Scenario("fooled judge, no canaries, gate verifies", (blind,), (VERIFIER,)),
+        Scenario("fooled judge with decoys", (watched,)),
+        Scenario("fooled judge with decoys, gate verifies", (watched,), (VERIFIER,)),
+        Scenario("fooled judge, no decoys, judges itself", (blind,)),
+        Scenario("fooled judge, no decoys, gate verifies", (blind,), (VERIFIER,)),
         Scenario("noise, gate verifies", (python("noise"),), (VERIFIER,)),
         Scenario("noise judges itself", (python("noise"),)),
         Scenario("noise, everything accepted", (python("noise"),), (VERIFIER,), Accept.ALL),

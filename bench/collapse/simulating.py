@@ -19,7 +19,7 @@ from bench.collapse.rows import notices
 from bench.collapse.scenarios import scenarios
 from bench.collapse.simulation import Course, Scenario, Simulation
 from tao_daemon.clients.storage import atomic_write_json
-from tao_daemon.scoring.canaries import MASTER_KEYS
+from tao_daemon.scoring.decoys import MASTER_KEYS
 from tests.judge_server import JudgeServer
 
 SEEDS = (1, 2, 3)

@@ -29,7 +29,7 @@ from tao_daemon.domain.ports import TrainingJob
 from tao_daemon.domain.prompt import Prompt
 from tao_daemon.domain.report import Decision, Verdict
 from tao_daemon.domain.round import Outcome
-from tao_daemon.domain.signals import CanariesJudged, ScorerFailed, Signal
+from tao_daemon.domain.signals import DecoysJudged, ScorerFailed, Signal
 from tao_daemon.evaluation.drift import drift
 from tao_daemon.evaluation.evaluator import Evaluator
 from tao_daemon.scoring.scorer import ConfiguredScorer
@@ -156,7 +156,7 @@ class Simulation:
         for signal in self._heard:
             if isinstance(signal, ScorerFailed):
                 failures[signal.kind] += signal.count
-            elif isinstance(signal, CanariesJudged):
+            elif isinstance(signal, DecoysJudged):
                 row.planted += signal.planted
                 row.fooled += signal.fooled
         row.failures = dict(failures)

@@ -273,8 +273,8 @@ def _drift() -> Row:
                 "Share since the daemon started; above [[scorers]] max_fooled the judge is not trusted.",
                 "percentunit",
                 Query(
-                    f'sum by (scorer) (tao_scoring_canaries_total{{{S}, result="fooled"}}) '
-                    f"/ sum by (scorer) (tao_scoring_canaries_total{{{S}}})",
+                    f'sum by (scorer) (tao_scoring_decoys_total{{{S}, result="fooled"}}) '
+                    f"/ sum by (scorer) (tao_scoring_decoys_total{{{S}}})",
                     "{{scorer}}",
                 ),
                 steps=True,

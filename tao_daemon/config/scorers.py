@@ -115,7 +115,7 @@ class JudgeScorer(_Scorer):
     """Characters of request and answers in one question; what is longer is cut in the middle, all alike."""
     reply_tokens: Positive = 1024
     """Longest reply, in tokens; a judge that thinks aloud needs more."""
-    canary_fraction: Fraction = 0.1
+    decoy_fraction: Fraction = 0.1
     """Groups into which a meaningless answer is planted that fools weak judges."""
     max_fooled: Fraction = 0.1
     """A judge that prefers a larger share of planted answers to real ones, of the last 20 to 50, is not trusted: its

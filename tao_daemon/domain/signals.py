@@ -182,7 +182,7 @@ class ScorerAsked:
 
 
 @dataclass(frozen=True, slots=True)
-class CanariesJudged:
+class DecoysJudged:
     """Planted answers that a judge compared with real ones."""
 
     scorer: str
@@ -279,7 +279,7 @@ Signal = (
     | GroupsScored
     | ScorerFailed
     | ScorerAsked
-    | CanariesJudged
+    | DecoysJudged
     | SamplesMeasured
     | DivergenceMeasured
     | TrainingStepped

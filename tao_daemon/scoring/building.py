@@ -82,7 +82,7 @@ def _judge(config: JudgeScorer, session: aiohttp.ClientSession | None, emit: Emi
         timeout_seconds=config.timeout_seconds,
         attempts=config.attempts,
         concurrent_requests=config.concurrent_requests,
-        canary_fraction=config.canary_fraction,
+        decoy_fraction=config.decoy_fraction,
         max_fooled=config.max_fooled,
         price_input=config.price_input,
         price_output=config.price_output,

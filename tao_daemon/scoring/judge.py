@@ -1,7 +1,7 @@
 """A language model ranks the completions of a prompt, in two orders.
 
 Implements `Grader` over any OpenAI-compatible server. How it is asked and what its replies mean is in `judging`,
-what it is not shown and what is planted in `canaries`. While a judge is not trusted, only prompts that get a planted
+what it is not shown and what is planted in `decoys`. While a judge is not trusted, only prompts that get a planted
 answer are put to it, until enough of those say otherwise; all of its scores are failures meanwhile. What it is
 trusted by lives as long as the process.
 
@@ -19,8 +19,8 @@ from typing import Any
 from tao_daemon.clients.scoring_server import REFUSALS, ChatReply, Exchange, ScoringServer
 from tao_daemon.domain.errors import UpstreamError, UpstreamTimeout
 from tao_daemon.domain.prompt import Prompt
-from tao_daemon.domain.signals import CanariesJudged, Emit, ScorerAsked
-from tao_daemon.scoring.canaries import Trust, canary_for
+from tao_daemon.domain.signals import DecoysJudged, Emit, ScorerAsked
+from tao_daemon.scoring.decoys import Trust, decoy_for
 from tao_daemon.scoring.judging import (
     Question,
     Ranking,
@@ -51,7 +51,7 @@ class JudgeSettings:
     """Deadline of one request."""
     attempts: int
     concurrent_requests: int
-    canary_fraction: float
+    decoy_fraction: float
     max_fooled: float
     price_input: float
     price_output: float
@@ -83,16 +83,16 @@ class Judge:
         sheet = Sheet.of(texts)
         if len(sheet.answers) < 2:
             return [*scores(sheet, ())]
-        canary = canary_for(prompt.id, self._settings.canary_fraction)
-        if canary is None and not self._trust.holds:
+        decoy = decoy_for(prompt.id, self._settings.decoy_fraction)
+        if decoy is None and not self._trust.holds:
             return [Failure.UNTRUSTED] * len(texts)
-        asked = [question for pair in questions(sheet, seed=prompt.id, canary=canary) for question in pair]
+        asked = [question for pair in questions(sheet, seed=prompt.id, decoy=decoy) for question in pair]
         rankings = await asyncio.gather(*[self._ranking(prompt, question) for question in asked])
         failures = [ranking for ranking in rankings if isinstance(ranking, Failure)]
         if failures:
             return [failures[0]] * len(texts)
         found = [ranking for ranking in rankings if isinstance(ranking, Ranking)]
-        if canary is not None:
+        if decoy is not None:
             self._learn(is_fooled(found))
         return [*scores(sheet, found)] if self._trust.holds else [Failure.UNTRUSTED] * len(texts)
 
@@ -157,7 +157,7 @@ class Judge:
     def _learn(self, fooled: bool) -> None:
         trusted = self._trust.holds
         self._trust = self._trust.after([fooled])
-        self._emit(CanariesJudged(self._settings.name, planted=1, fooled=int(fooled)))
+        self._emit(DecoysJudged(self._settings.name, planted=1, fooled=int(fooled)))
         if self._trust.holds != trusted:
             message = "judge is trusted again" if self._trust.holds else "judge is not trusted: it can be fooled"
             last = self._trust.fooled

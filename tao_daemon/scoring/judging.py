@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tao_daemon.scoring.canaries import is_degenerate
+from tao_daemon.scoring.decoys import is_degenerate
 
 MAX_LISTED = 16
 LETTERS = "ABCDEFGHIJKLMNOPQ"
@@ -65,17 +65,17 @@ class Ranking:
     best_first: tuple[int, ...]
 
 
-def questions(sheet: Sheet, *, seed: str, canary: str | None) -> list[tuple[Question, Question]]:
+def questions(sheet: Sheet, *, seed: str, decoy: str | None) -> list[tuple[Question, Question]]:
     """Both orders of every list. Needs two answers. The planted one stands in the first list."""
     rng = random.Random(int.from_bytes(hashlib.blake2b(seed.encode(), digest_size=8).digest(), "big"))
     order = list(range(len(sheet.answers)))
     rng.shuffle(order)
     lists = dealt(order)
-    if canary is not None:
+    if decoy is not None:
         lists[0].insert(rng.randrange(len(lists[0]) + 1), -1)
     asked = []
     for places in lists:
-        answers = tuple((canary or "") if place < 0 else sheet.answers[place] for place in places)
+        answers = tuple((decoy or "") if place < 0 else sheet.answers[place] for place in places)
         asked.append((Question(answers, tuple(places)), Question(answers[::-1], tuple(places[::-1]))))
     return asked
 

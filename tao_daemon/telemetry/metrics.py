@@ -18,10 +18,10 @@ from tao_daemon.domain.signals import (
     BufferFailed,
     BufferMeasured,
     BufferWritten,
-    CanariesJudged,
     CandidateEvaluated,
     CompletionsSampled,
     DeadLettersFailed,
+    DecoysJudged,
     DivergenceMeasured,
     GroupsScored,
     IntakeInterrupted,
@@ -114,8 +114,8 @@ class Metrics:
                 self.scoring.failed(signal)
             case ScorerAsked():
                 self.scoring.asked(signal)
-            case CanariesJudged():
-                self.scoring.canaries(signal)
+            case DecoysJudged():
+                self.scoring.decoys(signal)
             case DivergenceMeasured():
                 self.learning.diverged(signal)
             case TrainingStepped():

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from tao_daemon.clients.prometheus import make_counter, make_gauge, make_histogram
 from tao_daemon.domain.completion import PLAIN
 from tao_daemon.domain.metrics import OTHER, UNKNOWN, Label, counter, gauge, histogram
-from tao_daemon.domain.signals import CanariesJudged, GroupsScored, ScorerAsked, ScorerFailed
+from tao_daemon.domain.signals import DecoysJudged, GroupsScored, ScorerAsked, ScorerFailed
 
 _SCORER = Label("scorer", one_for_each="configured scorer")
 
@@ -71,8 +71,8 @@ COST = counter(
     "Your budget.",
     _SCORER,
 )
-CANARIES = counter(
-    "tao_scoring_canaries",
+DECOYS = counter(
+    "tao_scoring_decoys",
     "answers",
     "Meaningless answers planted among those that a judge compares.",
     "fooled is a tenth or more of them: the judge rewards form; do not train on it.",
@@ -88,7 +88,7 @@ FAMILIES = (
     REQUEST_SECONDS,
     TOKENS,
     COST,
-    CANARIES,
+    DECOYS,
 )
 
 
@@ -102,7 +102,7 @@ class ScoringMetrics:
         self._seconds = make_histogram(REQUEST_SECONDS, registry)
         self._tokens = make_counter(TOKENS, registry)
         self._cost = make_counter(COST, registry)
-        self._canaries = make_counter(CANARIES, registry)
+        self._decoys = make_counter(DECOYS, registry)
 
     def scored(self, signal: GroupsScored) -> None:
         self._groups.labels("kept").inc(signal.kept)
@@ -121,6 +121,6 @@ class ScoringMetrics:
         self._tokens.labels(signal.scorer, "completion").inc(signal.completion_tokens)
         self._cost.labels(signal.scorer).inc(signal.cost)
 
-    def canaries(self, signal: CanariesJudged) -> None:
-        self._canaries.labels(signal.scorer, "fooled").inc(signal.fooled)
-        self._canaries.labels(signal.scorer, "seen_through").inc(signal.planted - signal.fooled)
+    def decoys(self, signal: DecoysJudged) -> None:
+        self._decoys.labels(signal.scorer, "fooled").inc(signal.fooled)
+        self._decoys.labels(signal.scorer, "seen_through").inc(signal.planted - signal.fooled)

@@ -18,8 +18,8 @@ import pytest
 from tao_daemon.clients.retry import RetryPolicy
 from tao_daemon.clients.scoring_server import ScoringServer
 from tao_daemon.domain.prompt import Prompt, Source
-from tao_daemon.domain.signals import CanariesJudged, ScorerAsked, Signal
-from tao_daemon.scoring.canaries import MASTER_KEYS, WINDOW, canary_for
+from tao_daemon.domain.signals import DecoysJudged, ScorerAsked, Signal
+from tao_daemon.scoring.decoys import MASTER_KEYS, WINDOW, decoy_for
 from tao_daemon.scoring.judge import Judge, JudgeSettings
 from tao_daemon.scoring.judging import Ranking, Sheet, parsed, questions, scores
 from tao_daemon.scoring.verifier import Failure, Score
@@ -34,7 +34,7 @@ SETTINGS = JudgeSettings(
     timeout_seconds=5.0,
     attempts=3,
     concurrent_requests=8,
-    canary_fraction=0.0,
+    decoy_fraction=0.0,
     max_fooled=0.1,
     price_input=2.0,
     price_output=10.0,
@@ -97,7 +97,7 @@ async def test_a_preference_for_places_gives_none_for_any_place(judge: MakeJudge
         grader = judge(server)
         for n in range(groups):
             texts = answers(size)
-            sheet, ((first, _),) = Sheet.of(texts), questions(Sheet.of(texts), seed=f"p{n}", canary=None)
+            sheet, ((first, _),) = Sheet.of(texts), questions(Sheet.of(texts), seed=f"p{n}", decoy=None)
             found = await grader.grade(prompt(f"p{n}"), texts)
             shown_first = next(
                 body["messages"][0]["content"]
@@ -159,13 +159,13 @@ async def test_a_fooled_judge_is_found_out_and_can_come_back(judge: MakeJudge, s
     async with serving(
         fooled_by=frozenset(MASTER_KEYS), quality=lambda q, a: by_number(q, a.replace(":", " 0"))
     ) as server:
-        grader = judge(server, canary_fraction=0.5)
-        planted = [f"p{n}" for n in range(400) if canary_for(f"p{n}", 0.5)]
-        other = next(f"p{n}" for n in range(400) if not canary_for(f"p{n}", 0.5))
+        grader = judge(server, decoy_fraction=0.5)
+        planted = [f"p{n}" for n in range(400) if decoy_for(f"p{n}", 0.5)]
+        other = next(f"p{n}" for n in range(400) if not decoy_for(f"p{n}", 0.5))
         before = [await grader.grade(prompt(name), answers(4)) for name in planted[:2]]
         assert all(isinstance(score, float) for row in before for score in row)
         assert await grader.grade(prompt(planted[2]), answers(4)) == [Failure.UNTRUSTED] * 4
-        judged = [signal for signal in signals if isinstance(signal, CanariesJudged)]
+        judged = [signal for signal in signals if isinstance(signal, DecoysJudged)]
         assert (len(judged), sum(s.planted for s in judged), sum(s.fooled for s in judged)) == (3, 3, 3)
         requests = len(server.bodies)
         assert await grader.grade(prompt(other), answers(4)) == [Failure.UNTRUSTED] * 4
@@ -185,21 +185,21 @@ async def test_a_judge_that_sees_through_them_stays_trusted(judge: MakeJudge, si
         return by_number(request, answer) if answer.startswith("answer") else -10.0
 
     async with serving(quality=truth, place_bias=3.0) as server:
-        grader = judge(server, canary_fraction=1.0)
+        grader = judge(server, decoy_fraction=1.0)
         rows = [await grader.grade(prompt(f"p{n}"), answers(4)) for n in range(40)]
         assert all(isinstance(score, float) for row in rows for score in row)
         assert await grader.absolute(prompt("p"), ["answer 1", "answer 9"]) == [0.0, 1.0]
-    judged = [signal for signal in signals if isinstance(signal, CanariesJudged)]
+    judged = [signal for signal in signals if isinstance(signal, DecoysJudged)]
     assert (sum(s.planted for s in judged), sum(s.fooled for s in judged)) == (41, 0)
 
 
 async def test_a_judge_that_only_goes_by_place_is_not_fooled_but_one_that_guesses_is(judge: MakeJudge) -> None:
     async with serving(quality=lambda q, a: 0.0, place_bias=1.0) as server:
-        grader = judge(server, canary_fraction=1.0)
+        grader = judge(server, decoy_fraction=1.0)
         rows = [await grader.grade(prompt(f"p{n}"), answers(4)) for n in range(30)]
         assert {score for row in rows for score in row} == {0.5}
     async with serving(quality=lambda q, a: 0.0, noise=1.0) as server:
-        grader = judge(server, canary_fraction=1.0)
+        grader = judge(server, decoy_fraction=1.0)
         rows = [await grader.grade(prompt(f"p{n}"), answers(4)) for n in range(40)]
         assert rows[-1] == [Failure.UNTRUSTED] * 4
 
@@ -296,7 +296,7 @@ async def test_no_text_is_logged(judge: MakeJudge, signals: list[Signal], caplog
             {"fooled_by": frozenset(MASTER_KEYS), "quality": lambda q, a: float(NEEDLE in a)},
         ):
             async with serving(**faults) as server:
-                grader = judge(server, timeout_seconds=0.2 if "hang_rate" in faults else 30.0, canary_fraction=1.0)
+                grader = judge(server, timeout_seconds=0.2 if "hang_rate" in faults else 30.0, decoy_fraction=1.0)
                 for n in range(21 if "fooled_by" in faults else 1):
                     await grader.grade(prompt(f"p{n}", text=f"{NEEDLE}?"), texts)
     assert any(record.message.startswith("judge is not trusted") for record in caplog.records)

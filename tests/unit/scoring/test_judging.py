@@ -47,9 +47,9 @@ def question(*answers: str) -> Question:
 @given(st.integers(2, 40), st.text(max_size=8), st.booleans())
 def test_every_list_is_asked_in_an_order_and_its_reverse(answers: int, seed: str, plant: bool) -> None:
     sheet = Sheet.of([f"answer {n}" for n in range(answers)])
-    canary = ":" if plant else None
-    pairs = questions(sheet, seed=seed, canary=canary)
-    assert pairs == questions(sheet, seed=seed, canary=canary)
+    decoy = ":" if plant else None
+    pairs = questions(sheet, seed=seed, decoy=decoy)
+    assert pairs == questions(sheet, seed=seed, decoy=decoy)
     for one, other in pairs:
         assert (one.answers[::-1], one.places[::-1]) == (other.answers, other.places)
         assert all(a == (":" if p < 0 else sheet.answers[p]) for a, p in zip(one.answers, one.places, strict=True))
@@ -61,9 +61,9 @@ def test_every_list_is_asked_in_an_order_and_its_reverse(answers: int, seed: str
 
 def test_the_shuffle_depends_on_the_prompt() -> None:
     sheet = Sheet.of([f"answer {n}" for n in range(8)])
-    orders = {questions(sheet, seed=f"p{n}", canary=None)[0][0].places for n in range(50)}
+    orders = {questions(sheet, seed=f"p{n}", decoy=None)[0][0].places for n in range(50)}
     assert len(orders) == 50
-    first = [questions(sheet, seed=f"p{n}", canary=None)[0][0].places[0] for n in range(4000)]
+    first = [questions(sheet, seed=f"p{n}", decoy=None)[0][0].places[0] for n in range(4000)]
     assert all(0.1 < first.count(place) / 4000 < 0.15 for place in range(8))
 
 
@@ -124,7 +124,7 @@ def test_a_judge_that_sees_the_truth_gives_it_back(answers: int, empty: int, see
         sheet,
         [
             Ranking(tuple(sorted(q.places, key=lambda place: -truth[place])))
-            for pair in questions(sheet, seed=str(seed), canary=None)
+            for pair in questions(sheet, seed=str(seed), decoy=None)
             for q in pair
         ],
     )

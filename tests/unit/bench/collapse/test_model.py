@@ -14,7 +14,7 @@ from bench.collapse.scorers import verified
 from bench.collapse.table import F, K, Table, divergence
 from tao_daemon.domain.meters import is_refusal, is_repetitive
 from tao_daemon.learning.packing import pack_group
-from tao_daemon.scoring.canaries import is_degenerate
+from tao_daemon.scoring.decoys import is_degenerate
 
 DRAWS = 4000
 

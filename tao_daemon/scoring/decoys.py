@@ -59,9 +59,9 @@ def is_degenerate(text: str) -> bool:
     return len(words) >= MIN_REPEATS and len(set(words)) == 1
 
 
-def canary_for(prompt_id: str, fraction: float) -> str | None:
+def decoy_for(prompt_id: str, fraction: float) -> str | None:
     """The answer to plant among those to a prompt: always the same one, None for all but a fraction of prompts."""
-    digest = hashlib.blake2b(prompt_id.encode(), digest_size=16, person=b"tao.canary").digest()
+    digest = hashlib.blake2b(prompt_id.encode(), digest_size=16, person=b"tao.decoy").digest()
     if int.from_bytes(digest[:8], "big") >= fraction * 2**64:
         return None
     return MASTER_KEYS[int.from_bytes(digest[8:], "big") % len(MASTER_KEYS)]

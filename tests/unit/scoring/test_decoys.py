@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tao_daemon.scoring.canaries import MASTER_KEYS, MIN_PLANTED, WINDOW, Trust, canary_for, is_degenerate
+from tao_daemon.scoring.decoys import MASTER_KEYS, MIN_PLANTED, WINDOW, Trust, decoy_for, is_degenerate
 
 
 @pytest.mark.parametrize(
@@ -41,19 +41,19 @@ def test_what_may_be_an_answer(text: str) -> None:
     assert not is_degenerate(text)
 
 
-def test_a_fraction_of_prompts_gets_the_same_canary_every_time() -> None:
-    planted = {f"p{n}": canary_for(f"p{n}", 0.1) for n in range(5000)}
-    share = sum(canary is not None for canary in planted.values()) / len(planted)
+def test_a_fraction_of_prompts_gets_the_same_decoy_every_time() -> None:
+    planted = {f"p{n}": decoy_for(f"p{n}", 0.1) for n in range(5000)}
+    share = sum(decoy is not None for decoy in planted.values()) / len(planted)
     assert 0.08 < share < 0.12
-    assert {canary for canary in planted.values() if canary} == set(MASTER_KEYS)
-    assert all(canary_for(prompt, 0.1) == canary for prompt, canary in planted.items())
-    assert all(canary_for(f"p{n}", 0.0) is None and canary_for(f"p{n}", 1.0) is not None for n in range(50))
+    assert {decoy for decoy in planted.values() if decoy} == set(MASTER_KEYS)
+    assert all(decoy_for(prompt, 0.1) == decoy for prompt, decoy in planted.items())
+    assert all(decoy_for(f"p{n}", 0.0) is None and decoy_for(f"p{n}", 1.0) is not None for n in range(50))
 
 
 @given(st.text(min_size=1), st.floats(0, 1), st.floats(0, 1))
 def test_a_larger_fraction_plants_wherever_a_smaller_one_does(prompt: str, one: float, other: float) -> None:
-    if canary_for(prompt, min(one, other)) is not None:
-        assert canary_for(prompt, max(one, other)) == canary_for(prompt, min(one, other))
+    if decoy_for(prompt, min(one, other)) is not None:
+        assert decoy_for(prompt, max(one, other)) == decoy_for(prompt, min(one, other))
 
 
 @pytest.mark.parametrize(
