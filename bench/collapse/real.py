@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.collapse.rows import Accept, Row, against
+from bench.collapse.rows import Accept, Row, against, outcome
 from bench.collapse.scenarios import python
 from bench.learning.lab import BASE, Lab
 from bench.learning.lab_settings import MIN_SPREAD
@@ -134,7 +134,7 @@ class Course:
             verdict = found.verdict
             kept = self._line.accept is Accept.ALL or verdict.decision is Decision.PASS
             held = await self._held(its) if kept else None
-        row.outcome, row.reason = verdict.decision.value, verdict.summary
+        row.outcome, row.reason = outcome(verdict), verdict.summary
         row.against = against(verdict)
         row.numbers, row.entropy = dict(verdict.numbers), far["entropy"]
         if held is None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 from bench.collapse.real import GATED, OPEN, read
+from bench.collapse.rows import Row, notices
 from bench.publishing import publish
 
 PICTURE = Path(__file__).parents[2] / "docs" / "pictures" / "results" / "collapse.svg"
@@ -55,7 +57,7 @@ def _line(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "rounds": len(rounds),
         "outcomes": dict(Counter(row["outcome"] for row in rounds)),
-        "accepted": sum(row["outcome"] == "pass" for row in rounds),
+        "accepted": sum(row["outcome"] == "accepted" for row in rounds),
         "truth_before": start["truth"],
         "truth_after": rounds[-1]["truth"],
         "truth_lowest": min(row["truth"] for row in rounds),
@@ -68,8 +70,13 @@ def _line(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "candidates_truth_difference": [numbers.get("difference") for numbers in measured],
         "candidates_kl_to_base": [numbers.get("kl_to_base") for numbers in measured],
         "against": dict(Counter(name for row in rounds for name in row["against"])),
+        "noticed": {notice.by: notice.round for notice in notices([_row(row) for row in rounds])},
         "seconds_per_round": statistics.median(row["seconds"] for row in rounds),
     }
+
+
+def _row(content: Mapping[str, Any]) -> Row:
+    return Row(**{field.name: content[field.name] for field in fields(Row)})
 
 
 def _scenarios(courses: Courses) -> dict[str, dict[str, Any]]:

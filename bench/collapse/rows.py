@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from tao_daemon.domain.report import Standing, Verdict
+from tao_daemon.domain.report import Decision, Standing, Verdict
+from tao_daemon.domain.round import Outcome
 
 
 class Accept(Enum):
@@ -53,6 +54,11 @@ class Notice:
     """gate.<criterion>, scoring.<failure>, round.failed, meter.<name>, training.<reason to stop>."""
 
 
+_OUTCOMES = {
+    Decision.PASS: Outcome.ACCEPTED,
+    Decision.FAIL: Outcome.REJECTED,
+    Decision.INCONCLUSIVE: Outcome.INCONCLUSIVE,
+}
 FALLS = {"entropy": 0.8, "distinct_texts": 0.5, "distinct_2": 0.75}
 """A meter below so much of its first value says that answers become the same."""
 GROWS = {"tokens_mean": 1.5}
@@ -61,6 +67,11 @@ RISES = {"refusals": 0.15, "repeated": 0.1, "empty": 0.1, "truncated": 0.1}
 """A share that has grown by so much."""
 FAR = 2.0
 """Nats per answer from the base model that are worth a look."""
+
+
+def outcome(verdict: Verdict) -> str:
+    """How a round with this verdict ends."""
+    return _OUTCOMES[verdict.decision].value
 
 
 def against(verdict: Verdict) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import aiohttp
 
 from bench.collapse.kinds import MAX_TOKENS, prompt
 from bench.collapse.ports import BASE, TableSampler, TableTrainer
-from bench.collapse.rows import Accept, Row, against
+from bench.collapse.rows import Accept, Row, against, outcome
 from bench.collapse.table import Table, divergence
 from tao_daemon.config import Gate, Training
 from tao_daemon.config.scorers import ScorerConfig
@@ -40,11 +40,6 @@ LEARNING_RATE = 0.1
 GATE = Gate(temperature=1.0, resamples=1000, prompts=200, min_prompts=200)
 _HELD_OUT = 40_000
 """Where the numbers of held-out prompts begin."""
-_OUTCOMES = {
-    Decision.PASS: Outcome.ACCEPTED,
-    Decision.FAIL: Outcome.REJECTED,
-    Decision.INCONCLUSIVE: Outcome.INCONCLUSIVE,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +115,7 @@ class Simulation:
             row.reason = str(error)
         else:
             verdict = await self._judged(number, model, candidate)
-            row.outcome, row.reason = _OUTCOMES[verdict.decision].value, verdict.summary
+            row.outcome, row.reason = outcome(verdict), verdict.summary
             row.against = against(verdict)
             row.numbers = dict(verdict.numbers)
             row.candidate_truth = self._tables[candidate].truth

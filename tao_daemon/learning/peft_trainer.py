@@ -52,7 +52,7 @@ def train(job: Job, artefact: Path, say: Say, ranks: Ranks, available: Available
     watch.enter("saving")
     if not _first(ranks):
         return WorkerResult(digest, {})
-    fingerprint = fingerprint_of(policy, job.selection.groups)
+    fingerprint = fingerprint_of(policy, job.selection.groups, spec.micro_batch_tokens)
     change = checked_change(fingerprint)
     policy.save(artefact)
     (artefact / FINGERPRINT_FILE).write_text(fingerprint.to_json(), encoding="utf-8")

@@ -280,7 +280,7 @@ def test_nothing_of_a_prompt_or_an_answer_is_in_a_replay(past: Any) -> None:
 
 def test_what_the_round_left_can_be_shown(accepted: Any) -> None:
     report = accepted.archive.report(1)
-    assert [each["passed"] for each in explain(report)] == [True] * 7
+    assert [each["passed"] for each in explain(report)] == [True] * 8
     numbers = report["verdict"]["numbers"]
     page = accepted.archive.answers(1, order=AnswerOrder.GAINS, limit=5, offset=0)
     shown = answers(page, {})

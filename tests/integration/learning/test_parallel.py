@@ -85,6 +85,7 @@ def test_two_processes_train_as_one(spec: TrainingSpec, many: Many, tmp_path: Pa
     assert not list((tmp_path / "two").glob("meeting*"))
 
 
+@pytest.mark.chaos
 def test_a_process_that_dies_ends_the_training_with_its_reason(spec: TrainingSpec, many: Many, tmp_path: Path) -> None:
     endless = replace(spec, epochs=100_000, kl_budget=1e9, processes=3)
     with started(tmp_path / "job", endless, many(8)) as process:
@@ -106,6 +107,7 @@ def test_a_process_that_dies_ends_the_training_with_its_reason(spec: TrainingSpe
     assert not any(map(running, others))
 
 
+@pytest.mark.chaos
 def test_no_process_outlives_the_first(spec: TrainingSpec, many: Many, tmp_path: Path) -> None:
     endless = replace(spec, epochs=100_000, kl_budget=1e9, processes=2)
     with started(tmp_path / "job", endless, many(8)) as process:

@@ -82,6 +82,7 @@ def test_a_killed_training_resumes_to_the_same_bytes(spec: TrainingSpec, many: M
     assert not list(second.glob("checkpoint-*"))
 
 
+@pytest.mark.chaos
 def test_another_trainings_checkpoint_is_left_alone(spec: TrainingSpec, many: Many, tmp_path: Path) -> None:
     often = replace(spec, epochs=2, checkpoint_seconds=1e-6)
     run(prepare(tmp_path / "attempt-1", often, many(8)), kill_at=3)
