@@ -173,9 +173,9 @@ class Course:
 
 
 def _prompts(split: Split, number: int, count: int) -> list[Prompt]:
-    """Fresh ones for every round, from 1."""
-    first = (number - 1) * count
-    return TASK.prompts(split, SEED, TASK.items(split, SEED, count, first=first), first=first)
+    """Drawn anew for every round: a gate's never train, and some come back in a later gate."""
+    seed = 100 * SEED + number
+    return TASK.prompts(split, seed, TASK.items(split, seed, count))
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from bench.collapse.real import GATED, OPEN, read
 from bench.collapse.rows import Row, notices
 from bench.publishing import publish
 
+FIGURES = ("truth", "tokens", "entropy")
 PICTURE = Path(__file__).parents[2] / "docs" / "pictures" / "results" / "collapse.svg"
 _STYLE = {"svg.hashsalt": "tao-daemon", "svg.fonttype": "none", "font.size": 8, "axes.spines.top": False,
           "axes.spines.right": False, "figure.dpi": 100}  # fmt: skip
@@ -33,24 +34,24 @@ def main(folder: Path) -> None:
     """From whatever is there. Says nothing when nothing is."""
     path = folder / "simulation.json"
     simulated = json.loads(path.read_text()) if path.is_file() else []
-    lines = {line.name: read(folder / f"{line.name}.jsonl") for line in (GATED, OPEN)}
+    found = {each.name: read(folder / f"{each.name}.jsonl") for each in (GATED, OPEN)}
     summary = {
-        "real": {name: _line(rows) for name, rows in lines.items() if len(rows) > 1},
-        "simulated": _scenarios(simulated),
+        "real": {name: line(rows) for name, rows in found.items() if len(rows) > 1},
+        "simulated": scenarios(simulated),
     }
-    rows = [{"course": f"real, {name}", **_shown(found)} for name, found in summary["real"].items()]
-    rows += [{"course": name, **_shown(found)} for name, found in summary["simulated"].items()]
+    rows = [{"course": f"real, {name}", **_shown(each)} for name, each in summary["real"].items()]
+    rows += [{"course": name, **_shown(each)} for name, each in summary["simulated"].items()]
     if rows:
         publish("collapse", rows, summary)
-        _draw(lines, simulated)
+        _draw(found, simulated)
 
 
 def _shown(found: dict[str, Any]) -> dict[str, Any]:
-    names = ("truth_before", "truth_after", "tokens_before", "tokens_after", "entropy_before", "entropy_after")
-    return {**{name: found[name] for name in names}, "accepted": found["accepted"]}
+    shown = {name: f"{found[f'{name}_before']:.2f} → {found[f'{name}_after']:.2f}" for name in FIGURES}
+    return {**shown, "passed": found["accepted"], "noticed": ", ".join(list(found["noticed"])[:2])}
 
 
-def _line(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def line(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """A line on the real model. Entropy is that of what serves, as the next round sampled it."""
     start, rounds = rows[0], rows[1:]
     measured = [row["numbers"] for row in rounds if row["numbers"]]
@@ -79,7 +80,7 @@ def _row(content: Mapping[str, Any]) -> Row:
     return Row(**{field.name: content[field.name] for field in fields(Row)})
 
 
-def _scenarios(courses: Courses) -> dict[str, dict[str, Any]]:
+def scenarios(courses: Courses) -> dict[str, dict[str, Any]]:
     by_name = defaultdict(list)
     for course in courses:
         by_name[course["scenario"]].append(course)
@@ -93,7 +94,7 @@ def _scenario(courses: list[dict[str, Any]]) -> dict[str, Any]:
         for by, number in course["noticed"].items():
             noticed[by].append(number)
     found: dict[str, Any] = {"seeds": len(courses)}
-    for name in ("truth", "tokens", "entropy"):
+    for name in FIGURES:
         found[f"{name}_before"] = courses[0][name][0]
         found[f"{name}_after"] = statistics.fmean(course[name][-1] for course in courses)
         found[f"{name}_lowest"] = min(min(course[name]) for course in courses)
@@ -106,19 +107,22 @@ def _scenario(courses: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _draw(lines: dict[str, list[dict[str, Any]]], simulated: Courses) -> None:
     with plt.rc_context(_STYLE):
-        figure, grid = plt.subplots(2, 3, figsize=(9.6, 5.2), layout="constrained")
-        _real(grid[0], lines)
-        _curves(grid[1][0], simulated, "truth", "a judge that can be fooled: true score", {
+        height = 2 if any(len(rows) > 1 for rows in lines.values()) else 1
+        figure, grid = plt.subplots(height, 3, figsize=(9.6, 2.6 * height), layout="constrained", squeeze=False)
+        if height > 1:
+            _real(grid[0], lines)
+        low = grid[-1]
+        _curves(low[0], simulated, "truth", "a judge that can be fooled: true score", {
             "fooled judge with decoys": ("decoys", _GOOD),
             "fooled judge, no decoys, gate verifies": ("no decoys, gate verifies", _THIRD),
             "fooled judge, no decoys, judges itself": ("no decoys, it judges itself", _BAD),
         })  # fmt: skip
-        _curves(grid[1][1], simulated, "truth", "noise: true score", {
+        _curves(low[1], simulated, "truth", "noise: true score", {
             "noise, gate verifies": ("gate verifies", _GOOD),
             "noise judges itself": ("it judges itself", _THIRD),
             "noise, everything accepted": ("no gate", _BAD),
         })  # fmt: skip
-        _curves(grid[1][2], simulated, "tokens", "a scorer that likes length: tokens", {
+        _curves(low[2], simulated, "tokens", "a scorer that likes length: tokens", {
             "length judges itself": ("it judges itself", _GOOD),
             "length, everything accepted": ("no gate", _BAD),
         })  # fmt: skip

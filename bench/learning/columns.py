@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import time
 from collections import defaultdict
@@ -31,6 +32,8 @@ TAO_DEFAULTS: dict[str, Any] = {"epochs": 2, "groups_per_step": 4, "kl_budget": 
 """More steps, and more freedom in each round, than production's defaults: a round must show something in minutes."""
 LABELLED_RATES = (2e-4, 5e-4, 1e-3)
 _CHILD_SECONDS = 3600.0
+_CHILD_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
+"""As our own trainer has it: threads that spin while others want the cores would make the baselines crawl."""
 
 
 @dataclass
@@ -206,7 +209,13 @@ async def _child(
     began = time.monotonic()
     with (out / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", f"bench.learning.{module}", str(out / "spec.json"), stdout=log, stderr=log
+            sys.executable,
+            "-m",
+            f"bench.learning.{module}",
+            str(out / "spec.json"),
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **_CHILD_ENVIRONMENT},
         )
     try:
         async with asyncio.timeout(_CHILD_SECONDS):

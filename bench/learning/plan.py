@@ -47,6 +47,7 @@ TAO_SETTINGS: Mapping[str, Mapping[str, Settings]] = {
 """The first of each runs first."""
 TRL_SETTINGS: Mapping[str, Settings] = {
     "lr1e-3": {"learning_rate": 1e-3, "num_iterations": 2},
+    "lr1e-3-clip4": {"learning_rate": 1e-3, "num_iterations": 2, "epsilon_high": 4.0},
     "lr5e-4": {"learning_rate": 5e-4, "num_iterations": 2},
     "lr1e-4": {"learning_rate": 1e-4, "num_iterations": 2},
 }

@@ -20,6 +20,8 @@ from bench.learning.tasks import TASKS
 from bench.learning.tasks.task import Split
 
 _GROUPS_PER_STEP = 4
+_EPSILON_HIGH = 0.28
+"""DAPO's (arXiv 2503.14476)."""
 
 
 class _Watch:
@@ -88,7 +90,7 @@ def main(spec: ChildSpec) -> None:
 
 
 def _config(spec: ChildSpec, max_tokens: int) -> GRPOConfig:
-    """TRL's defaults but for sizes, rate, clipping from above (DAPO's), and how often a batch is used."""
+    """TRL's defaults but for sizes, rate, clipping from above, and how often a batch is used."""
     return GRPOConfig(
         output_dir=str(Path(spec.out) / "trl"),
         learning_rate=spec.settings["learning_rate"],
@@ -99,7 +101,7 @@ def _config(spec: ChildSpec, max_tokens: int) -> GRPOConfig:
         num_train_epochs=1,
         max_completion_length=max_tokens,
         temperature=1.0,
-        epsilon_high=0.28,
+        epsilon_high=spec.settings.get("epsilon_high", _EPSILON_HIGH),
         beta=0.0,
         max_grad_norm=1.0,
         gradient_checkpointing=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import aiohttp
 
+from tao_daemon.app.checking import check_strategies
 from tao_daemon.app.paths import adapters_path, buffer_path, rounds_path
 from tao_daemon.buffer.duckdb_store import DuckDBStore
 from tao_daemon.clients.vllm import VllmClient
@@ -49,6 +50,7 @@ def build_parts(
     replicas = [_client(config, url, session, emit) for url in serving.replicas]
     # A server for sampling alone needs the adapters too: it is asked for the incumbent and for the candidate.
     extra = [_client(config, config.sampling.endpoint, session, emit)] if config.sampling.endpoint else []
+    check_strategies(config)
     min_spread = config.training.min_spread
     sampler = VllmSampler(
         extra or replicas,

@@ -41,6 +41,7 @@ def round_settings(config: Config) -> RoundSettings:
         rehearsed_prompts=round(config.round.rehearsal_fraction * config.round.prompts),
         tenant_share=config.round.tenant_share,
         held_out_prompts=config.gate.prompts,
+        gate_min_prompts=config.gate.min_prompts,
         divergence_prompts=config.gate.divergence_prompts,
         shows_examples=any(strategy.type == "few_shot" for strategy in config.sampling.strategies),
         min_groups=config.training.min_groups,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import click
 
+from tao_daemon.app.checking import check_parts
 from tao_daemon.cli.options import json_option, read_config
 
 
@@ -13,7 +15,8 @@ from tao_daemon.cli.options import json_option, read_config
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default=Path("config.toml"))
 @json_option
 def command(file: Path, as_json: bool) -> None:
-    """Check FILE: unknown keys, wrong values, missing secrets. Exit code 2 names every problem.
+    """Check FILE: unknown keys, wrong values, missing secrets; then the files and functions that scorers and strategies
+    name. Exit code 2 names the problems.
 
     \b
     Examples:
@@ -21,6 +24,7 @@ def command(file: Path, as_json: bool) -> None:
       tao-daemon check-config config.toml --json | jq .gate
     """
     config = read_config(file)
+    asyncio.run(check_parts(config))
     if as_json:
         click.echo(config.model_dump_json(indent=2))
         return

@@ -38,7 +38,7 @@ from tao_daemon.domain.signals import (
     TrainingEnded,
     TrainingStepped,
 )
-from tao_daemon.evaluation.drift import drift
+from tao_daemon.evaluation.distance import distance
 
 log = logging.getLogger(__name__)
 
@@ -221,7 +221,7 @@ class RoundWork:
             scorers=tuple(sorted({name for scored in groups for name in scored.scorers})),
             config_digest=self._settings.config_digest,
             offsets=_offset_ranges(sources),
-            example_ids=tuple(sorted({name for scored in groups for name in scored.group.examples} - trained)),
+            example_ids=tuple(sorted({name for scored in groups for name in scored.group.examples})),
         )
         record = await asyncio.to_thread(adapters.publish, result.directory, lineage, self._clock())
         return self._done(running, f"{record.name} trained", candidate=record.name), dict(result.metrics)
@@ -244,18 +244,20 @@ class RoundWork:
         assert running.candidate is not None
         parts = self._parts
         claim = Claim(
-            running.id, self._settings.held_out_prompts, self._settings.tenant_share, parts.gate_scorer.accepts
+            running.id, self._settings.held_out_prompts, self._settings.tenant_share, parts.gate_scorer.judges
         )
         prompts = await parts.store.claim_held_out(claim)
         served = await parts.fleet.serve(await asyncio.to_thread(parts.adapters.get, running.candidate))
         log.info("candidate is served for evaluation", extra={"adapter": running.candidate, "fingerprint": served})
-        far = await self._drift(running, running.candidate, prompts[: self._settings.divergence_prompts])
+        enough = len(prompts) >= self._settings.gate_min_prompts
+        asked = prompts[: self._settings.divergence_prompts] if enough else ()
+        far = await self._far(running, running.candidate, asked)
         evaluated = await parts.evaluator.evaluate(
             prompts,
             incumbent=running.incumbent,
             candidate=running.candidate,
             seed=self._seed(running),
-            drift=far,
+            distance=far,
             progress=lambda done, total: self._emit(PhaseProgressed(running.id, running.phase, done, total)),
         )
         rows = [_evaluation_row(pair, texts) for pair, texts in zip(evaluated.pairs, evaluated.answers, strict=True)]
@@ -271,7 +273,7 @@ class RoundWork:
         # Whose random numbers the bootstrap drew: another version may draw others.
         return judged, {"prompts": len(prompts), "fingerprint": served, "numpy": np.__version__}
 
-    async def _drift(self, running: RoundState, candidate: str, prompts: Sequence[Prompt]) -> Mapping[str, float]:
+    async def _far(self, running: RoundState, candidate: str, prompts: Sequence[Prompt]) -> Mapping[str, float]:
         """How far the candidate went from the base, on answers of its own; nothing where no prompt is to be asked."""
         parts, seed = self._parts, self._seed(running)
         groups = await parts.sampler.draw(prompts, model=candidate, seed=seed) if prompts else ()
@@ -282,7 +284,7 @@ class RoundWork:
         start = await asyncio.to_thread(parts.adapters.get, running.incumbent) if running.incumbent else None
         found = await parts.trainer.measure(DivergenceJob(running.id, running.attempt, tuple(groups), adapter, start))
         self._emit(DivergenceMeasured(found.from_start, found.from_base, found.entropy))
-        return drift(found, groups, base)
+        return distance(found, groups, base)
 
     def _done(self, running: RoundState, detail: str, candidate: str | None = None) -> PhaseCompleted:
         return PhaseCompleted(running.id, running.attempt, running.phase, candidate, detail)

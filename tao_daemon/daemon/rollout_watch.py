@@ -146,7 +146,7 @@ class RolloutWatch:
 
     async def _claim(self) -> Sequence[Prompt]:
         settings = self._settings
-        return await self._store.claim_shadow(settings.shadow_concurrency, settings.tenant_share, self._scorer.accepts)
+        return await self._store.claim_shadow(settings.shadow_concurrency, settings.tenant_share, self._scorer.judges)
 
     async def _pair(self, prompt: Prompt, baseline: str | None, candidate: str) -> ShadowPair | None:
         """Both answers to a prompt, scored; None when nothing can be said about the candidate."""

@@ -35,7 +35,7 @@ class Evaluator(Protocol):
         incumbent: str | None,
         candidate: str,
         seed: int,
-        drift: Mapping[str, float],
+        distance: Mapping[str, float],
         progress: Callable[[int, int], None],
     ) -> Evaluated: ...
 
@@ -49,6 +49,7 @@ class RoundSettings:
     """Earlier prompts that are asked again, beside `prompts`."""
     tenant_share: float
     held_out_prompts: int
+    gate_min_prompts: int
     divergence_prompts: int
     """Held-out prompts on which the candidate's divergence is measured."""
     shows_examples: bool

@@ -35,7 +35,7 @@ class Lineage:
     offsets: tuple[OffsetRange, ...] = ()
     """Where those prompts came from, one range per partition."""
     example_ids: tuple[str, ...] = ()
-    """Other prompts whose completions were shown while sampling."""
+    """Prompts whose completions were shown while sampling; some may be among `prompt_ids`."""
 
 
 @dataclass(frozen=True, slots=True)

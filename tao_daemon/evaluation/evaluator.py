@@ -72,10 +72,10 @@ class Evaluator:
         incumbent: str | None,
         candidate: str,
         seed: int,
-        drift: Mapping[str, float],
+        distance: Mapping[str, float],
         progress: Callable[[int, int], None],
     ) -> Evaluation:
-        """Judge `candidate` against `incumbent` (None: the base model), and by its `drift` from the base.
+        """Judge `candidate` against `incumbent` (None: the base model), and by its `distance` from the base.
         `progress` gets prompts done and in all. Raises UpstreamError when an answer cannot be had."""
         if (verdict := too_few(len(prompts), self._limits)) is not None:
             return Evaluation(verdict)
@@ -93,11 +93,14 @@ class Evaluator:
             ]
             progress(start + len(batch), len(prompts))
         judged = tuple(pair for pair, _ in found)
-        measured = {**_texts_measured([texts for _, texts in found], self._limits, seed), **drift}
+        texts = [answers for _, answers in found]
+
+        def decide() -> Verdict:
+            measured = {**_texts_measured(texts, self._limits, seed), **distance}
+            return judge(judged, self._limits, available=len(prompts), seed=seed, measured=measured)
+
         # Some tenths of a second of arithmetic.
-        verdict = await asyncio.to_thread(
-            judge, judged, self._limits, available=len(prompts), seed=seed, measured=measured
-        )
+        verdict = await asyncio.to_thread(decide)
         verdict = replace(verdict, reasons=(*verdict.reasons, *self._remarks))
         return Evaluation(verdict, judged, tuple(texts for _, texts in found))
 

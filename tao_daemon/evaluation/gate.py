@@ -34,10 +34,15 @@ class Limits:
     min_differing_pairs: int
     max_length_ratio: float
     max_truncation_increase: float
-    max_refusal_increase: float = 1.0
-    max_degenerate_increase: float = 1.0
-    max_length_ratio_to_base: float = math.inf
-    max_kl_to_base_per_token: float = math.inf
+    max_refusal_increase: float | None = None
+    max_degenerate_increase: float | None = None
+    max_length_ratio_to_base: float | None = None
+    max_kl_to_base_per_token: float | None = None
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """Those that are set, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 _GUARDED = ("refusal_increase", "degenerate_increase", "length_ratio_to_base", "kl_to_base_per_token")
@@ -48,7 +53,7 @@ MEASURED = (
     "kl_to_start",
     "entropy",
 )
-"""What a verdict is given beside the pairs: numbers of the texts and of the weights, see `evaluator` and `drift`.
+"""What a verdict is given beside the pairs: numbers of the texts and of the weights, see `evaluator` and `distance`.
 Those that are guarded have a limit, and where they vary by chance a lower bound."""
 
 
@@ -69,7 +74,7 @@ def too_few(available: int, limits: Limits) -> Verdict | None:
         "wait for traffic or lower it"
     )
     numbers = {"available": float(available)}
-    return _unjudged("prompts", reason, numbers, asdict(limits))
+    return _unjudged("prompts", reason, numbers, limits.settings)
 
 
 def judge(
@@ -93,7 +98,7 @@ def judge(
             "see the log for scorer failures and refused prompts"
         )
         numbers = {"available": float(available), "pairs": float(len(pairs)), "dropped": float(dropped)}
-        return _unjudged("scored_prompts", reason, numbers, {**asdict(limits), "seed": seed})
+        return _unjudged("scored_prompts", reason, numbers, {**limits.settings, "seed": seed})
     return _judge(pairs, limits, dropped, seed, measured)
 
 
@@ -113,8 +118,9 @@ def _judge(pairs: Sequence[Pair], limits: Limits, dropped: int, seed: int, measu
         _differing(int(numbers["differing_pairs"]), limits.min_differing_pairs),
     ]
     for name in ("length_ratio", "truncation_increase", *_GUARDED):
-        if name in numbers:
-            criteria.append(_guard(name, numbers, getattr(limits, f"max_{name}")))
+        most = getattr(limits, f"max_{name}")
+        if most is not None and name in numbers:
+            criteria.append(_guard(name, numbers, most))
     standings = {criterion.outcome for criterion in criteria}
     if Standing.REFUTED in standings:
         decision = Decision.FAIL
@@ -123,7 +129,7 @@ def _judge(pairs: Sequence[Pair], limits: Limits, dropped: int, seed: int, measu
     # The gain always comes first; what stands in the way of a pass comes before what does not.
     ordered = (criteria[0], *sorted(criteria[1:], key=lambda criterion: criterion.outcome is Standing.HELD))
     reasons = (*(criterion.text for criterion in ordered), *_notes(len(pairs), dropped))
-    return Verdict(decision, reasons, numbers, ordered, {**asdict(limits), "seed": seed})
+    return Verdict(decision, reasons, numbers, ordered, {**limits.settings, "seed": seed})
 
 
 def _gain(gain: BootstrapIntervals, pairs: int) -> Criterion:

@@ -189,6 +189,8 @@ def decode_result(text: str) -> WorkerResult:
     data = decode_object(text, RESULT_FILE)
     try:
         metrics = {str(name): float(value) for name, value in data["metrics"].items()}
+        if strange := [name for name, value in metrics.items() if not math.isfinite(value)]:
+            raise ValueError(f"{', '.join(strange)} not finite")
         return WorkerResult(str(data["base_digest"]), metrics)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{RESULT_FILE} is not a result: {_what(error)}") from None

@@ -122,7 +122,7 @@ class Policies:
 def measure(spec: DivergenceSpec, answers: Sequence[SampledAnswer]) -> Divergence:
     """Means over the answers. Raises TrainingError when there are none, or a figure is no number."""
     if not answers:
-        raise TrainingError("no answer of the candidate to measure its divergence on; raise round.held_out_prompts")
+        raise TrainingError("no answer of the candidate to measure its divergence on; raise gate.divergence_prompts")
     policies = Policies(spec)
     highest = max(max(answer.prompt_token_ids + answer.token_ids) for answer in answers)
     if highest >= policies.vocabulary:

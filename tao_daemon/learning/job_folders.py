@@ -6,6 +6,7 @@ write spec and batch → (the worker) → read the result
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,12 +100,14 @@ def divergence_spec_of(job: DivergenceJob, settings: Training) -> DivergenceSpec
     )
 
 
-def write_measurement(directory: Path, spec: DivergenceSpec, job: DivergenceJob) -> None:
-    """Make the directory with what is to be measured. Raises TrainingError when it exists already."""
-    _make(directory)
+def write_measurement(parent: Path, spec: DivergenceSpec, job: DivergenceJob) -> Path:
+    """A new directory with what is to be measured. A phase that waited for a server measures again."""
+    parent.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(prefix=f"divergence-{job.attempt}-", dir=parent))
     (directory / DIVERGENCE_FILE).write_text(encode_divergence_spec(spec), encoding="utf-8")
     with (directory / ANSWERS_FILE).open("w", encoding="utf-8") as file:
         file.writelines(line + "\n" for line in encode_answers(job.groups))
+    return directory
 
 
 def read_divergence(directory: Path) -> Divergence:

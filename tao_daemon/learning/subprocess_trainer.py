@@ -66,8 +66,8 @@ class SubprocessTrainer:
 
     async def measure(self, job: DivergenceJob) -> Divergence:
         """Raises TrainingError. Cancelling ends everything it started."""
-        directory = self._directory(job.round, job.attempt).absolute().with_name(f"divergence-{job.attempt}")
-        await asyncio.to_thread(write_measurement, directory, divergence_spec_of(job, self._settings), job)
+        parent = self._directory(job.round, job.attempt).absolute().parent
+        directory = await asyncio.to_thread(write_measurement, parent, divergence_spec_of(job, self._settings), job)
         await self._run(directory, lambda step: None)
         return await asyncio.to_thread(read_divergence, directory)
 

@@ -22,6 +22,7 @@ from typing import Any
 import duckdb
 
 from tao_daemon.clients.duckdb import SETTINGS, failure_name, quoted
+from tao_daemon.clients.failpoints import reach
 from tao_daemon.clients.storage import (
     UNFINISHED,
     atomic_write_bytes,
@@ -124,15 +125,17 @@ def erase_from_round(directory: Path, ids: Sequence[str]) -> int:
     _remove_leftovers(directory)
     ids = with_shown(directory, ids)
     removed = 0
-    for file in _line_files(directory):
-        removed += _rewrite_lines(file, set(ids))
+    # The completions come last of all: only they tell whose completions an erased prompt was shown to.
+    for attempt in directory.glob("training/*"):
+        if _trains_on(attempt, set(ids)):
+            shutil.rmtree(attempt)
+    reach("erasure.trainings")
     for table in _tables(directory):
         if count := _count(table, ids):
             _rewrite_table(table, ids)
             removed += count
-    for attempt in directory.glob("training/*"):
-        if _trains_on(attempt, set(ids)):
-            shutil.rmtree(attempt)
+    for file in _line_files(directory):
+        removed += _rewrite_lines(file, set(ids))
     fsync_directory(directory)
     return removed
 

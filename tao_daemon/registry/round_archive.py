@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ from tao_daemon.clients.storage import atomic_write_bytes, atomic_write_json, fs
 from tao_daemon.domain.completion import Completion, CompletionGroup, ScoredGroup
 from tao_daemon.domain.errors import ArchiveError
 from tao_daemon.domain.report import SAME, AnswerOrder, AnswerPage
+
+log = logging.getLogger(__name__)
 
 _COMPLETIONS = """{'prompt_id': 'VARCHAR', 'prompt_token_ids': 'INTEGER[]',
  'completions': 'STRUCT("index" INTEGER, strategy VARCHAR, "text" VARCHAR, token_ids INTEGER[],
@@ -146,7 +149,11 @@ class RoundArchive:
         found: dict[str, tuple[str, str, float]] = {}
         scored = (n for n in sorted(self._numbers(), reverse=True) if n < before and self.has_scores(n))
         for number in itertools.islice(scored, rounds):
-            rows = _fetch(self._table(number, "completions"), _BEST, str(self._table(number, "scores")))
+            try:
+                rows = _fetch(self._table(number, "completions"), _BEST, str(self._table(number, "scores")))
+            except ArchiveError as error:
+                log.warning("a round's completions cannot be shown", extra={"round": number, "reason": str(error)})
+                continue
             for prompt_id, text, reward in rows:
                 found.setdefault(prompt_id, (prompt_id, text, reward))
         return sorted(found.values(), key=lambda row: (-row[2], row[0]))[:limit]

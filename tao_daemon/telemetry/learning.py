@@ -74,7 +74,7 @@ DIVERGENCE = gauge(
     "tao_learning_divergence_nats",
     "nats",
     "KL divergence per answer of the latest candidate, on its own ones: from its start, and from the base model.",
-    "base nears gate.max_kl_to_base: rounds add up to another model; look at what users see before you raise it.",
+    "Rounds add up: the gate refuses above gate.max_kl_to_base_per_token times the length of an answer.",
     Label("source", ("start", "base")),
     start=UNKNOWN,
 )

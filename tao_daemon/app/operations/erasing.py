@@ -120,12 +120,12 @@ def _plan(config: Config, request: ErasureRequest, chosen: Sequence[str]) -> Era
 
 def _learned_from(config: Config, lineage: Lineage, ids: Sequence[str]) -> set[str]:
     """An adapter's prompts that an erasure concerns: those to be erased, and those sampled with one of them shown."""
-    found = set(ids).intersection(lineage.prompt_ids)
-    if set(ids).intersection(lineage.example_ids):
-        shown = erasure.with_shown(_round_directory(config, lineage.round), ids)
-        # The round's table may be gone; then nobody can tell any more which prompts those were.
-        found |= set(shown).intersection(lineage.prompt_ids) or set(lineage.prompt_ids)
-    return found
+    own, shown = set(ids).intersection(lineage.prompt_ids), set(ids).intersection(lineage.example_ids)
+    if not shown:
+        return own
+    found = set(erasure.with_shown(_round_directory(config, lineage.round), ids)).intersection(lineage.prompt_ids)
+    # The round's table may be gone; then nobody can tell any more which prompts those were.
+    return found if found - own else set(lineage.prompt_ids)
 
 
 def _carry_out(config: Config, plan: ErasurePlan, clock: Clock, progress: Progress) -> int:

@@ -71,10 +71,12 @@ def _check_decision(traces: _Traces, report: Mapping[str, Any], verdict: Verdict
     if traces.judged is None:
         return []
     decision = verdict.decision.value if verdict else told.get("decision")
-    reason = verdict.summary if verdict else "; ".join(told.get("reasons", ()))
+    # What follows the reasons are remarks on how the scores were got, which no pair tells: as the report has them.
+    recorded = told.get("reasons", ())
+    reasons = [*verdict.reasons, *recorded[len(verdict.reasons) :]] if verdict else recorded
     return [
         compared("journal.decision", traces.judged.get("decision"), decision),
-        compared("journal.decision_reason", traces.judged.get("reason"), reason),
+        compared("journal.decision_reason", traces.judged.get("reason"), "; ".join(reasons)),
     ]
 
 

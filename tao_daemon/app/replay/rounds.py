@@ -132,7 +132,8 @@ def _check_gate(recorded: Recorded, report: Mapping[str, Any], config: Config) -
     verdict = judge(pairs, limits, available=available, seed=seed, measured=measured)
     return verdict, [
         compared("gate.decision", told.get("decision"), verdict.decision.value),
-        *compared_all("gate", numbers, dict(verdict.numbers)),
+        # A verdict of an earlier version may hold fewer numbers.
+        *compared_all("gate", numbers, dict(verdict.numbers), list(numbers)),
         # What follows them are remarks on how the scores were got, which no pair tells.
         compared("gate.reasons", "; ".join(told.get("reasons", ())[: len(verdict.reasons)]), verdict.summary),
     ]

@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 
 from tao_daemon.app.backends import open_store
+from tao_daemon.app.operations import erasing
 from tao_daemon.app.operations.erasing import ErasureRequest, finish_erasure, forget, preview
 from tao_daemon.app.operations.prompts import buffer_stats
 from tao_daemon.app.paths import journal_path
 from tao_daemon.buffer.database import open_database
 from tao_daemon.buffer.erasing import SelectBy, Selector
 from tao_daemon.daemon.instance import sole_owner
+from tao_daemon.domain.adapter import Lineage
 from tao_daemon.domain.completion import Completion, CompletionGroup, ScoredGroup
 from tao_daemon.domain.errors import InstanceError, PromptStoreError
 from tao_daemon.domain.ports import Ingest
@@ -29,7 +31,7 @@ from tao_daemon.registry.journal import Journal
 NEEDLE = "kümmel-zwieback-4711"
 ADA = "ada@example.org"
 REQUEST = ErasureRequest(Selector(SelectBy.SUBJECT, ADA), "dpo", "erasure request 12")
-PLACES = ("planned", "fingerprints", "round", "deleted", "compacted", "journaled")
+PLACES = ("planned", "fingerprints", "trainings", "round", "deleted", "compacted", "journaled")
 
 
 def occurrences(directory: Path, needle: str) -> list[str]:
@@ -125,11 +127,30 @@ def test_what_was_sampled_with_an_erased_prompt_shown_goes_too(make_world: Calla
     scored = [ScoredGroup(group, (0.5,), ("json",)) for group in world.archive.completions(3)]
     world.archive.write_scores(3, scored)
     assert world.archive.completions(3)[0].examples == (ada.id,)
+    attempt = world.archive.training_directory(3, 1)
+    attempt.mkdir(parents=True)
+    (attempt / "batch.jsonl").write_text(json.dumps({"prompt_id": others[0].id, "text": NEEDLE}) + "\n")
     forget(world.config, REQUEST, lambda: 500.0, quietly)
     assert occurrences(world.data_dir, NEEDLE) == []
     left = [others[1].id, others[2].id]
     assert [group.prompt_id for group in world.archive.completions(3)] == left
     assert [each.group.prompt_id for each in world.archive.scored_groups(3)] == left
+
+
+def test_an_adapter_learned_from_what_was_sampled_with_an_erased_prompt_shown(make_world: Callable[..., Any]) -> None:
+    """Also where the prompt that was shown trained in the same round itself."""
+    world = make_world()
+    shown, other, third = world.claimed[:3]
+    completion = Completion(0, "plain", "t", (7,), (-0.5,), "stop")
+    for prompt, examples in ((shown, ()), (other, (shown.id,)), (third, ())):
+        world.archive.append_group(4, CompletionGroup(prompt.id, (1, 2), (completion,), examples))
+    world.archive.finish_sampling(4)
+    ids = tuple(each.id for each in (shown, other, third))
+    lineage = Lineage(4, None, "/base", "d" * 64, ids, (), "c" * 64, example_ids=(shown.id,))
+    assert erasing._learned_from(world.config, lineage, [shown.id]) == {shown.id, other.id}
+    assert erasing._learned_from(world.config, lineage, [third.id]) == {third.id}
+    gone = Lineage(5, None, "/base", "d" * 64, ids, (), "c" * 64, example_ids=(shown.id,))
+    assert erasing._learned_from(world.config, gone, [shown.id]) == set(ids), "nobody can tell any more"
 
 
 def test_what_was_erased_does_not_come_back_with_a_replay(make_world: Callable[..., Any]) -> None:

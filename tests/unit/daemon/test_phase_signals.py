@@ -24,6 +24,7 @@ SETTINGS = RoundSettings(
     rehearsed_prompts=0,
     tenant_share=1.0,
     held_out_prompts=4,
+    gate_min_prompts=1,
     divergence_prompts=0,
     shows_examples=False,
     min_groups=1,

@@ -53,7 +53,7 @@ async def evaluate(  # type: ignore[no-untyped-def]
     sampler: Answers,
     count: int = 64,
     progress: list[tuple[int, int]] | None = None,
-    drift: Mapping[str, float] = MappingProxyType({}),
+    distance: Mapping[str, float] = MappingProxyType({}),
     remarks: Sequence[str] = (),
 ):
     def note(done: int, total: int) -> None:
@@ -61,7 +61,7 @@ async def evaluate(  # type: ignore[no-untyped-def]
             progress.append((done, total))
 
     evaluator = Evaluator(sampler, Scores(), GATE, remarks=remarks)
-    return await evaluator.evaluate(prompts(count), incumbent=None, candidate="new", seed=1, drift=drift, progress=note)
+    return await evaluator.evaluate(prompts(count), incumbent=None, candidate="new", seed=1, distance=distance, progress=note)
 
 
 async def test_a_better_candidate_passes_with_both_answers_at_hand() -> None:
@@ -76,7 +76,7 @@ async def test_a_better_candidate_passes_with_both_answers_at_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("drift", "decision", "said"),
+    ("distance", "decision", "said"),
     [
         ({"kl_to_base_per_token": 0.5, "length_ratio_to_base": 1.1}, Decision.PASS, "at most 2.00"),
         ({"kl_to_base_per_token": 2.5}, Decision.FAIL, "KL to base per token 2.50 exceeds 2.00"),
@@ -86,12 +86,12 @@ async def test_a_better_candidate_passes_with_both_answers_at_hand() -> None:
     ],
 )
 async def test_a_candidate_far_from_the_base_does_not_pass_however_good_it_is(
-    drift: Mapping[str, float], decision: Decision, said: str
+    distance: Mapping[str, float], decision: Decision, said: str
 ) -> None:
-    found = await evaluate(Answers(), drift=drift)
+    found = await evaluate(Answers(), distance=distance)
     assert found.verdict.decision is decision
     assert said in found.verdict.summary
-    assert drift.items() <= found.verdict.numbers.items() or math.isnan(next(iter(drift.values())))
+    assert distance.items() <= found.verdict.numbers.items() or math.isnan(next(iter(distance.values())))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ async def test_a_candidate_that_refuses_or_repeats_itself_fails(text: str, crite
     sampler = Answers({("new", f"p{n}"): Answer(text, 10, "stop") for n in range(16)})
     evaluator = Evaluator(sampler, Kind(), GATE)
     found = await evaluator.evaluate(
-        prompts(), incumbent=None, candidate="new", seed=1, drift={}, progress=lambda done, total: None
+        prompts(), incumbent=None, candidate="new", seed=1, distance={}, progress=lambda done, total: None
     )
     assert found.verdict.decision is Decision.FAIL
     assert f"{criterion} increase 0.25 exceeds" in found.verdict.summary

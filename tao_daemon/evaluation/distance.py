@@ -13,7 +13,7 @@ from tao_daemon.domain.ports import Divergence
 from tao_daemon.evaluation.statistics import ratio_of_means
 
 
-def drift(
+def distance(
     divergence: Divergence, candidate: Sequence[CompletionGroup], base: Sequence[CompletionGroup]
 ) -> Mapping[str, float]:
     """kl_to_base and kl_to_start in nats per answer; kl_to_base_per_token and entropy in nats per token; where both
