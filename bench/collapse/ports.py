@@ -25,6 +25,7 @@ from tao_daemon.learning.course import Course
 from tao_daemon.learning.dev_objective import DevSet
 from tao_daemon.learning.job import read_job
 from tao_daemon.learning.job_folders import spec_of, write_job
+from tao_daemon.learning.kl_meter import KlMeter
 from tao_daemon.learning.learner import Learner
 from tao_daemon.learning.optimisation import Company, optimise
 from tao_daemon.learning.parallel import Alone
@@ -99,8 +100,9 @@ class TableTrainer:
         measured = check_reference(groups, read.spec)
         ranks = Alone()
         dev = DevSet(policy, read.dev, ranks, read.spec.micro_batch_tokens) if read.dev else None
+        meter = KlMeter(policy, read.selection.groups, read.spec)
         learner = Learner(policy, read.selection.objective, read.spec, ranks)
-        outcome = optimise(learner, groups, read.spec, Company(dev, None, progress), Course())
+        outcome = optimise(learner, groups, read.spec, Company(meter, dev, None, progress), Course())
         name = f"r{job.round:02}"
         self._tables[name] = table
         return name, {**measured, **outcome.course.metrics(), "stopped_on_kl": float(outcome.over_budget)}

@@ -23,6 +23,8 @@ from tao_daemon.domain.errors import UpstreamError, UpstreamTimeout
 REFUSALS = (400, 413, 422)
 """The server answers and does not take this question: it is too long, or asks for what the server has not."""
 MAX_REPLY_BYTES = 4 << 20
+MAX_TOKENS = 1 << 31
+"""Of one request; a server that says it counted more is not believed."""
 _CHUNK_BYTES = 64 << 10
 
 T = TypeVar("T")
@@ -147,7 +149,7 @@ class ScoringServer:
 def _read(url: str, answer: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T]) -> T:
     try:
         return read(answer)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError):
         raise UpstreamError(f"{url} does not answer as it should; check the URL and what it serves", 200) from None
 
 
@@ -161,11 +163,11 @@ async def _bounded(response: aiohttp.ClientResponse, url: str) -> bytes:
 
 
 def _usage(answer: Mapping[str, Any]) -> dict[str, int]:
-    """What the server says it counted; 0 where it does not."""
+    """What the server says it counted; 0 where it does not, or says what cannot be."""
     usage = answer.get("usage")
     counts = usage if isinstance(usage, Mapping) else {}
     return {
-        key: value if isinstance(value := counts.get(key), int) and value >= 0 else 0
+        key: value if isinstance(value := counts.get(key), int) and 0 <= value <= MAX_TOKENS else 0
         for key in ("prompt_tokens", "completion_tokens")
     }
 

@@ -68,7 +68,8 @@ _TABLES: Final = {
 # type = "instruction"                     # | chain_of_thought | few_shot | structured | template
 # instruction = "Answer with one JSON object and nothing else."
 # template = "{prompt}\\nBe brief."         # template: takes the place of the last user message
-# answer = "after:Answer:"                 # chain_of_thought: where the answer is
+# answer = "after:Answer:"                 # chain_of_thought: where the answer is. It asks for up to twice max_tokens,
+#                                          # so the server may refuse a long prompt
 # examples = 2                             # few_shot: the best earlier completions of the same tenant
 # schema_file = "answer.schema.json"       # structured: by default the request's own response_format
 # completions = 2                          # per prompt

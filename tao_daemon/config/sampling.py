@@ -8,14 +8,16 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from tao_daemon.config.values import Positive, Seconds, Section
+from tao_daemon.domain.completion import PLAIN
 
 
 class Strategy(Section):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
     """Name in reports and metrics."""
     type: Literal["instruction", "chain_of_thought", "few_shot", "structured", "template"] = "instruction"
-    """instruction: adds one. chain_of_thought: thinks first, the answer is extracted. few_shot: shows the best earlier
-    completions of the same tenant. structured: decoding constrained to a schema. template: your own text."""
+    """instruction: adds one. chain_of_thought: thinks first, the answer is extracted; it asks for up to twice
+    max_tokens, so the server may refuse a long prompt. few_shot: shows the best earlier completions of the same tenant.
+    structured: decoding constrained to a schema. template: your own text."""
     instruction: str = ""
     """instruction, chain_of_thought: appended to the system message, or put before a bare prompt; chain_of_thought has
     one of its own when empty."""
@@ -34,6 +36,8 @@ class Strategy(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> Strategy:
+        if self.name == PLAIN:
+            raise ValueError(f"{PLAIN!r} names the prompts that are asked as received; give the strategy another name")
         if self.type == "instruction" and not self.instruction:
             raise ValueError("a strategy of type instruction needs instruction")
         if self.type == "template" and "{prompt}" not in self.template:
@@ -47,8 +51,8 @@ class Sampling(Section):
     completions: Annotated[int, Field(ge=2)] = 8
     """Completions per plain prompt."""
     first_completions: Annotated[int, Field(ge=0)] = 0
-    """Ask for so many plain completions first, and stop there when their rewards do not differ; 0 asks for all at once.
-    Only where every scorer of a prompt scores an answer by itself and at no cost."""
+    """Ask for so many plain completions first, 2 at least, and stop there when their rewards do not differ; 0 asks for
+    all at once. Only where every scorer of a prompt scores an answer by itself and at no cost."""
     most_completions: Annotated[int, Field(ge=0)] = 0
     """With first_completions: plain completions that a prompt may have while its rewards differ; 0: `completions`."""
     strategies: tuple[Strategy, ...] = ()
@@ -68,8 +72,14 @@ class Sampling(Section):
 
     @model_validator(mode="after")
     def _waves(self) -> Sampling:
+        if self.first_completions == 1:
+            raise ValueError("first_completions is 1, and one reward alone cannot differ; set 2 or more, or 0")
         if self.first_completions > self.completions:
             raise ValueError(f"first_completions ({self.first_completions}) exceeds completions ({self.completions})")
-        if self.most_completions and not self.first_completions <= self.completions <= self.most_completions:
+        if self.most_completions and not self.first_completions:
+            raise ValueError(
+                f"most_completions ({self.most_completions}) does nothing without first_completions; set both or neither"
+            )
+        if self.most_completions and self.completions > self.most_completions:
             raise ValueError(f"most_completions ({self.most_completions}) is below completions ({self.completions})")
         return self

@@ -118,9 +118,9 @@ class JudgeScorer(_Scorer):
     decoy_fraction: Fraction = 0.1
     """Groups into which a meaningless answer is planted that fools weak judges."""
     max_fooled: Fraction = 0.1
-    """A judge that prefers a larger share of planted answers to real ones, of the last 20 to 50, is not trusted: its
-    scoring fails, and only groups with a planted answer are put to it, until the share is small again. Of the first few
-    it takes more, three in a row with 0.1, so that chance hardly explains it."""
+    """Share of planted answers that a judge may prefer to real ones. One that prefers more of the last 50 than chance
+    explains (p < 0.002; with 0.1 three of the first three, or thirteen of fifty) is not trusted: its scoring fails, and
+    only groups with a planted answer are put to it, until at least 20 since show a share that is allowed."""
     price_input: Annotated[float, Field(ge=0.0)] = 0.0
     """Price of a million prompt tokens, in your currency; for metrics and reports."""
     price_output: Annotated[float, Field(ge=0.0)] = 0.0

@@ -35,14 +35,19 @@ class Training(Section):
     """Lower clip of the probability ratio: 1 - clip_low."""
     clip_high: Annotated[float, Field(gt=0.0)] = 0.28
     """Upper clip of the probability ratio: 1 + clip_high."""
+    strategy_clip_high: Annotated[float, Field(gt=0.0)] = 4.0
+    """The same for completions of exploration strategies: the model did not sample them from the plain prompt, so what
+    they found may be rare there and has further to go."""
     value_temperature: Annotated[float, Field(gt=0.0)] = 1.0
     """oapl: β₁, how far the value of a prompt leans to its best completions (small: the best, large: the mean)."""
     policy_temperature: Annotated[float, Field(ge=0.0)] = 0.0
     """oapl: β₂, reward per nat of change; 0 chooses 10 / median completion length, within [0.005, 0.5]."""
     gradient_clip: Annotated[float, Field(gt=0.0)] = 1.0
     """Largest gradient norm."""
-    kl_budget: Annotated[float, Field(gt=0.0)] = 0.5
-    """Training stops early when the mean per-token KL estimate to the start exceeds this (nats)."""
+    kl_budget: Annotated[float, Field(gt=0.0)] = 1.0
+    """Training stops when the mean per-token KL to the start exceeds this (nats), and returns to the latest weights
+    within it. Estimated four times per epoch on plain completions that the start gave; how far the candidate is from
+    the base model on answers of its own, which the gate reports per answer, is another figure."""
     max_mismatch: Annotated[float, Field(gt=0.0)] = 0.2
     """Refuse to train when server and trainer differ by more than this per token, mean absolute (nats)."""
     min_spread: Fraction = 0.05
@@ -50,9 +55,9 @@ class Training(Section):
     min_groups: Positive = 4
     """A round with fewer groups that can teach fails before training."""
     dev_fraction: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.1
-    """Groups kept from the optimizer to choose the checkpoint by; only when that makes at least 8."""
+    """Groups kept from the optimizer to choose the checkpoint by; all train when fewer than 8 of them could tell."""
     checkpoint_seconds: Seconds = 300.0
-    """A restarted training goes on where it was this long before, at most."""
+    """A restarted training goes on where it was this long before, at most; on a CPU to the same bytes."""
     memory_headroom: Fraction = 0.1
     """Share of the memory that training leaves free; it refuses to start when it would not fit."""
     gradient_checkpointing: Literal["auto", "on", "off"] = "auto"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 PLAIN = "plain"
 """The strategy that asks the prompt as it was received."""
@@ -10,6 +12,9 @@ PLAIN = "plain"
 
 REFUSED = "refused"
 """Finish reason of an answer that the server would not give: the prompt's fault, whatever the model."""
+
+CUT_OFF = "length"
+"""OpenAI's finish reason for an answer that met its length limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +72,15 @@ class ScoredGroup:
     def spread(self) -> float:
         """Largest minus smallest reward over all completions: 0 teaches nothing."""
         return max(self.rewards) - min(self.rewards) if self.rewards else 0.0
+
+
+def client_limit(request: Mapping[str, Any]) -> int | None:
+    """The completion length, in tokens, that the client asked for."""
+    limits = [request.get(key) for key in ("max_completion_tokens", "max_tokens")]
+    return min((n for n in limits if isinstance(n, int) and not isinstance(n, bool) and n > 0), default=None)
+
+
+def is_cut_by_client(request: Mapping[str, Any], sampling_limit: int) -> bool:
+    """Whose limit a cut-off completion met: the client's own, or only our `sampling_limit` (tokens)."""
+    limit = client_limit(request)
+    return limit is not None and limit <= sampling_limit

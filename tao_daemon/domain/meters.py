@@ -1,7 +1,8 @@
 """What a set of sampled answers is like: length, diversity, entropy, and the signs of a model that collapses. Pure.
 
-Measures of diversity compare the completions of a prompt in pairs, so that they do not depend on how many it has: a
-budget that changes from round to round must not look like a change of the model.
+No meter may depend on how many completions a prompt has: a budget that follows rewards must not look like a change of
+the model. So every prompt weighs the same, and measures of diversity compare its completions in pairs; the 95th
+percentile of lengths alone is taken over all completions together.
 """
 
 from __future__ import annotations
@@ -11,10 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
-from tao_daemon.domain.completion import Answer, Completion, CompletionGroup
-
-CUT_OFF = "length"
-"""OpenAI's finish reason for an answer that met its length limit."""
+from tao_daemon.domain.completion import CUT_OFF, Answer, Completion, CompletionGroup
 
 # Scripts without spaces count by the character, everything else by the word or the sign.
 _WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+|[^\w\s]")
@@ -33,7 +31,9 @@ _LOOPS, _LOOP_WORDS, _LOOP_CHARACTERS = 4, 16, 40
 def measure(groups: Iterable[CompletionGroup]) -> dict[str, float]:
     """Meters of the plain completions, by name; one that there is nothing to measure for is absent.
 
-    entropy        nats per token, estimated without bias by the mean of −log-probability at temperature 1
+    Each is the mean over prompts of the mean over a prompt's completions, but tokens_p95: that of all completions.
+
+    entropy        nats per token: of each completion, the mean of −log-probability at temperature 1
     tokens_mean, tokens_p95    length of a completion in tokens; the 95th percentile is a length that occurred
     distinct_1, distinct_2     of the words (pairs of words) of two completions of a prompt, the share that is different
                    ones (Li et al. 2016, arXiv 1510.03055, over pairs): 0.5 when both say the same without repetition
@@ -42,11 +42,10 @@ def measure(groups: Iterable[CompletionGroup]) -> dict[str, float]:
                    `is_repetitive`
     """
     plain = [tuple(c for c in group.completions if c.is_plain and not c.extracted) for group in groups]
-    completions = [completion for group in plain for completion in group]
-    tokens = sum(len(completion.logprobs) for completion in completions)
-    meters = _of_answers([_as_answer(completion) for completion in completions])
-    if tokens:
-        meters["entropy"] = -sum(sum(completion.logprobs) for completion in completions) / tokens
+    meters = _of_answers([[_as_answer(completion) for completion in group] for group in plain if group])
+    surprises = [[-fmean(completion.logprobs) for completion in group if completion.logprobs] for group in plain]
+    if any(surprises):
+        meters["entropy"] = fmean(fmean(each) for each in surprises if each)
     texts = [[completion.text for completion in group] for group in plain if len(group) > 1]
     if texts:
         meters["distinct_texts"] = fmean(map(_distinct_texts, texts))
@@ -58,8 +57,9 @@ def measure(groups: Iterable[CompletionGroup]) -> dict[str, float]:
 
 
 def measure_answers(answers: Sequence[Answer]) -> dict[str, float]:
-    """The meters that single answers have: tokens_mean, tokens_p95, truncated, empty, refusals, repeated."""
-    return _of_answers(answers)
+    """The meters that single answers have, one per prompt: tokens_mean, tokens_p95, truncated, empty, refusals,
+    repeated."""
+    return _of_answers([[answer] for answer in answers])
 
 
 def is_refusal(text: str) -> bool:
@@ -73,21 +73,22 @@ def is_repetitive(text: str) -> bool:
     return _loops(_WORDS.findall(text), _LOOP_WORDS) or _loops(text.rstrip(), _LOOP_CHARACTERS)
 
 
-def _of_answers(answers: Sequence[Answer]) -> dict[str, float]:
-    if not answers:
+def _of_answers(prompts: Sequence[Sequence[Answer]]) -> dict[str, float]:
+    """`prompts`: the answers to each, one at least."""
+    if not prompts:
         return {}
-    lengths = sorted(answer.completion_tokens for answer in answers)
+    lengths = sorted(answer.completion_tokens for answers in prompts for answer in answers)
 
-    def share(holds: Callable[[Answer], bool]) -> float:
-        return sum(map(holds, answers)) / len(answers)
+    def mean(of: Callable[[Answer], float]) -> float:
+        return fmean(fmean(map(of, answers)) for answers in prompts)
 
     return {
-        "tokens_mean": fmean(lengths),
+        "tokens_mean": mean(lambda answer: answer.completion_tokens),
         "tokens_p95": float(lengths[-(-95 * len(lengths) // 100) - 1]),
-        "truncated": share(lambda answer: answer.finish_reason == CUT_OFF),
-        "empty": share(lambda answer: not answer.text.strip()),
-        "refusals": share(lambda answer: is_refusal(answer.text)),
-        "repeated": share(lambda answer: is_repetitive(answer.text)),
+        "truncated": mean(lambda answer: answer.finish_reason == CUT_OFF),
+        "empty": mean(lambda answer: not answer.text.strip()),
+        "refusals": mean(lambda answer: is_refusal(answer.text)),
+        "repeated": mean(lambda answer: is_repetitive(answer.text)),
     }
 
 

@@ -167,12 +167,18 @@ class Scorer(Protocol):
         """Whether any configured scorer, or the request itself, says what a good answer is."""
         ...
 
+    def judges(self, prompt: Prompt) -> bool:
+        """Whether any of them says which of two answers is better, as a gate asks: agreement alone does not. What is
+        not judged has no `absolute`. Implies `accepts`."""
+        ...
+
     async def score(self, prompt: Prompt, texts: Sequence[str]) -> Sequence[float | None]:
-        """One reward in [0, 1] per text; None where scoring failed, never a silent 0."""
+        """One reward in [0, 1] per text; None where scoring failed, never a silent 0. Raises UpstreamError while a
+        server that scores is down: what is asked then is to be asked again."""
         ...
 
     async def absolute(self, prompt: Prompt, texts: Sequence[str]) -> Sequence[float | None]:
-        """One score in [0, 1] per text, comparable between prompts; None where scoring failed."""
+        """One score in [0, 1] per text, comparable between prompts; None where scoring failed. Raises as `score`."""
         ...
 
     async def preview(self, prompt: Prompt, texts: Sequence[str]) -> Sequence[float | None] | None:

@@ -163,7 +163,8 @@ class ScorerFailed:
 
     scorer: str
     kind: str
-    """`timeout`, `error`, `out_of_range`, `stuck`, `unreadable`, `unavailable`, `untrusted`."""
+    """`timeout`, `error`, `out_of_range`, `stuck`, `unreadable`, `unavailable`, `untrusted`; `unmatched`, of the
+    scorer "none": no scorer matches the prompt."""
     count: int
 
 

@@ -45,6 +45,8 @@ class LearningGroup:
 
     prompt_token_ids: tuple[int, ...]
     samples: tuple[LearningSample, ...]
+    plain: tuple[tuple[int, ...], ...] = ()
+    """Every plain sample that fits, those that do not train too: what π₀ says by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,8 @@ def select(
         elif not any(abs(sample.advantage) > SAME for sample in samples):
             dropped_groups["no_signal"] += 1
         else:
-            chosen.append(LearningGroup(scored.group.prompt_token_ids, samples))
+            plain = _plain(scored, max_sequence_tokens)
+            chosen.append(LearningGroup(scored.group.prompt_token_ids, samples, plain))
             dropped_samples += left_out
     return Selection(tuple(chosen), objective, dict(dropped_groups), dict(dropped_samples))
 
@@ -116,6 +119,12 @@ def _samples(
             weighting = _weighting(completion)
             kept.append(LearningSample(completion.token_ids, completion.logprobs, advantage, weighting))
     return tuple(kept), dropped
+
+
+def _plain(scored: ScoredGroup, max_sequence_tokens: int) -> tuple[tuple[int, ...], ...]:
+    room = max_sequence_tokens - len(scored.group.prompt_token_ids)
+    sampled = (c.token_ids for c in scored.group.completions if _weighting(c) is Weighting.IMPORTANCE)
+    return tuple(token_ids for token_ids in sampled if 0 < len(token_ids) <= room)
 
 
 def _weighting(completion: Completion) -> Weighting:

@@ -47,17 +47,16 @@ def context_tokens(folder: Path) -> int | None:
     return min((limit for limit in (text.get("max_position_embeddings"), window) if limit), default=None)
 
 
-def check_adapter(folder: Path) -> None:
+def check_adapter(folder: Path, what: str = "adapter") -> None:
     """Raises TrainingError when the folder holds no adapter in safetensors."""
     for name in (ADAPTER_FILE, ADAPTER_CONFIG_FILE):
         if not (folder / name).is_file():
-            raise TrainingError(f"adapter {folder} holds no {name}; roll back to an adapter that exists")
+            raise TrainingError(f"{what} {folder} holds no {name}; roll back to an adapter that exists")
 
 
 def check_start(folder: Path, *, rank: int, alpha: int) -> None:
     """Raises TrainingError when the folder is no adapter in safetensors of this rank and alpha."""
-    if not (folder / ADAPTER_FILE).is_file():
-        raise TrainingError(f"start adapter {folder} holds no {ADAPTER_FILE}; roll back to an adapter that exists")
+    check_adapter(folder, "start adapter")
     try:
         config: dict[str, Any] = json.loads((folder / ADAPTER_CONFIG_FILE).read_text(encoding="utf-8"))
         found = (config["r"], config["lora_alpha"])

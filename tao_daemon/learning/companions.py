@@ -10,10 +10,10 @@ start → (watch: first bad end → reason → exit) → ended
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 
 from tao_daemon.domain.errors import TrainingError
-from tao_daemon.learning.contract import TrainingFailed, decode_event
-from tao_daemon.learning.place import Place
+from tao_daemon.learning.contract import TrainingFailed, decode_event, killed_by
+from tao_daemon.learning.place import PEER_SECONDS, PeerLost, Place
 
 END_SECONDS = 60.0
 """For a companion to end by itself once the training is done."""
@@ -42,17 +42,24 @@ def processes(wanted: int) -> int:
 def companions(count: int, directory: Path, meeting: Path, fail: Fail) -> Iterator[None]:
     """All ranks but the first, while the block runs. Leaves no process behind."""
     processes: list[subprocess.Popen[bytes]] = []
+    watchers: list[threading.Thread] = []
     done = threading.Event()
     try:
         for rank in range(1, count):
             processes.append(_start(Place(rank, count), directory, meeting))
-            name = f"companion-{rank}"
-            threading.Thread(target=_watch, name=name, args=(processes[-1], rank, done, fail), daemon=True).start()
+            words = (processes[-1], rank, done, fail)
+            watchers.append(threading.Thread(target=_watch, name=f"companion-{rank}", args=words, daemon=True))
+            watchers[-1].start()
         yield
         done.set()
         for process in processes:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(END_SECONDS)
+    except PeerLost:  # seen here before a watcher has heard why
+        deadline = time.monotonic() + PEER_SECONDS
+        for watcher in watchers:
+            watcher.join(max(deadline - time.monotonic(), 0.0))
+        raise
     finally:
         done.set()
         for process in processes:
@@ -83,6 +90,5 @@ def _watch(process: subprocess.Popen[bytes], rank: int, done: threading.Event, f
     if status == 0 or done.is_set():
         return
     if status < 0:
-        hint = " (out of memory?)" if -status == signal.SIGKILL else ""
-        reason = f"was killed by {signal.Signals(-status).name}{hint}"
+        reason = killed_by(status)
     fail(f"process {rank} of the training: {reason or f'exited with status {status}'}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,7 @@ class TrainingSpec:
     micro_batch_tokens: int
     clip_low: float
     clip_high: float
+    strategy_clip_high: float
     value_temperature: float
     policy_temperature: float
     gradient_clip: float
@@ -194,6 +196,12 @@ def decode_result(text: str) -> WorkerResult:
         return WorkerResult(str(data["base_digest"]), metrics)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{RESULT_FILE} is not a result: {_what(error)}") from None
+
+
+def killed_by(status: int) -> str:
+    """Words for a negative exit status."""
+    hint = " (out of memory?)" if -status == signal.SIGKILL else ""
+    return f"was killed by {signal.Signals(-status).name}{hint}"
 
 
 def decode_object(text: str, name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How far a training has come: what was measured at every step and at every look at the dev groups.
+"""How far a training has come: what was measured at every step and at every look.
 
 Pure. Values only; weights are elsewhere.
 
@@ -24,7 +24,6 @@ class Step:
     """One optimizer step, measured before the weights moved."""
 
     loss: float
-    kl: float
     gradient_norm: float
     clipped: float
     tokens: int
@@ -43,9 +42,27 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class Distance:
+    """How far the policy had gone from its start."""
+
+    step: int
+    """Optimizer steps that had moved the weights."""
+    kl: float
+    """Mean per token of KL(π₀‖πθ), nats."""
+
+
+@dataclass(frozen=True, slots=True)
 class Course:
     steps: tuple[Step, ...] = ()
     looks: tuple[Look, ...] = ()
+    distances: tuple[Distance, ...] = ()
+    kept: int = 0
+    """Steps that had moved the weights which would remain if training ended here; 0: none can."""
+
+    @property
+    def kl(self) -> float:
+        """The latest distance from the start."""
+        return self.distances[-1].kl if self.distances else 0.0
 
     @property
     def best(self) -> Look | None:
@@ -65,6 +82,13 @@ class Course:
     def looked(self, look: Look) -> Course:
         return dataclasses.replace(self, looks=(*self.looks, look))
 
+    def went(self, distance: Distance) -> Course:
+        return dataclasses.replace(self, distances=(*self.distances, distance))
+
+    def keeping(self, step: int) -> Course:
+        """The weights after so many steps are those to keep."""
+        return dataclasses.replace(self, kept=step)
+
     def metrics(self) -> dict[str, float]:
         """Raises ValueError before the first step."""
         if not self.steps:
@@ -72,8 +96,9 @@ class Course:
         found = {
             "steps": float(len(self.steps)),
             "loss": self.steps[-1].loss,
-            "kl": self.steps[-1].kl,
-            "kl_max": max(step.kl for step in self.steps),
+            "steps_kept": float(self.kept),
+            "kl": next((distance.kl for distance in self.distances if distance.step == self.kept), 0.0),
+            "kl_max": max((distance.kl for distance in self.distances), default=0.0),
             "gradient_norm": statistics.fmean(step.gradient_norm for step in self.steps),
             "clipped_fraction": statistics.fmean(step.clipped for step in self.steps),
             "tokens": float(sum(step.tokens for step in self.steps)),
@@ -88,7 +113,7 @@ class Course:
 
 
 def look_steps(steps_per_epoch: int, epochs: int) -> frozenset[int]:
-    """The steps after which the dev groups are looked at: about every quarter of an epoch, and at the end of each."""
+    """The steps after which to look: about every quarter of an epoch, and at the end of each."""
     quarters = {-(-quarter * steps_per_epoch // LOOKS_PER_EPOCH) for quarter in range(1, LOOKS_PER_EPOCH + 1)}
     return frozenset(epoch * steps_per_epoch + step for epoch in range(epochs) for step in quarters)
 
@@ -96,4 +121,5 @@ def look_steps(steps_per_epoch: int, epochs: int) -> frozenset[int]:
 def course_from_json(data: Mapping[str, Any]) -> Course:
     """The inverse of `dataclasses.asdict`. Raises KeyError or TypeError for anything else."""
     steps = tuple(Step(**step) for step in data["steps"])
-    return Course(steps, tuple(Look(**look) for look in data["looks"]))
+    looks = tuple(Look(**look) for look in data["looks"])
+    return Course(steps, looks, tuple(Distance(**each) for each in data["distances"]), data["kept"])

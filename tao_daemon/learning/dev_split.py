@@ -1,7 +1,8 @@
 """Which groups are kept from the optimizer, to choose the checkpoint by.
 
-Pure. A prompt's side follows from its tokens alone, so a prompt that comes back in a later round is on the same side
-again: what chose a checkpoint is never trained on.
+Pure. A prompt's side follows from its tokens and the fraction alone, so among rounds that keep a split a prompt that
+comes back is on the same side again. A round with too few telling dev groups keeps none and trains on all of its
+prompts: what chose a checkpoint in one round may so be trained on in another, never within one.
 
 scored groups → (groups to train on, dev groups)
 """

@@ -29,6 +29,7 @@ from tao_daemon.domain.errors import TrainingError
 from tao_daemon.domain.ports import Divergence
 from tao_daemon.learning.checkpoints import base_digest
 from tao_daemon.learning.divergence_contract import DivergenceSpec, SampledAnswer
+from tao_daemon.learning.machine_memory import Available, available_bytes, measuring_fit
 from tao_daemon.learning.peft_policy import choose_dtype
 
 CHUNK_ELEMENTS = 2**23
@@ -69,8 +70,10 @@ class Policies:
         self._model.eval()
         self._starts = spec.start is not None
         causal: Any = self._model.get_base_model()
-        self._trunk, self._head = causal.base_model, causal.get_output_embeddings()
-        self.vocabulary = len(self._head.weight)
+        self._trunk, head = causal.base_model, causal.get_output_embeddings()
+        self._weight_VD = head.weight.detach().float()  # a logit in bfloat16 is off by more than small divergences
+        self._bias_V = None if head.bias is None else head.bias.detach().float()
+        self.vocabulary = len(self._weight_VD)
 
     @torch.inference_mode()
     def divergences(self, answers: Sequence[SampledAnswer]) -> list[TokenDivergence]:
@@ -103,9 +106,7 @@ class Policies:
         return TokenDivergence(from_start_T, from_base_T, entropy_T)
 
     def _log_softmax(self, hidden_CD: Tensor) -> Tensor:
-        with self._precision():
-            logits_CV = torch.nn.functional.linear(hidden_CD, self._head.weight, self._head.bias)
-        return torch.log_softmax(logits_CV, dim=-1, dtype=torch.float32)
+        return torch.log_softmax(torch.nn.functional.linear(hidden_CD.float(), self._weight_VD, self._bias_V), dim=-1)
 
     def _speaking(self, adapter: str | None) -> AbstractContextManager[Any]:
         if adapter is None:
@@ -119,10 +120,14 @@ class Policies:
         return torch.autocast(self._device.type, dtype=self._dtype)
 
 
-def measure(spec: DivergenceSpec, answers: Sequence[SampledAnswer]) -> Divergence:
-    """Means over the answers. Raises TrainingError when there are none, or a figure is no number."""
+def measure(
+    spec: DivergenceSpec, answers: Sequence[SampledAnswer], available: Available = available_bytes
+) -> Divergence:
+    """Means over the answers. Raises TrainingError when there are none, memory is short, or a figure is no number."""
     if not answers:
         raise TrainingError("no answer of the candidate to measure its divergence on; raise gate.divergence_prompts")
+    sizes = [len(answer.prompt_token_ids) + len(answer.token_ids) for answer in answers]
+    limit = min(measuring_fit(spec, sizes, available()).micro_batch_tokens, spec.micro_batch_tokens)
     policies = Policies(spec)
     highest = max(max(answer.prompt_token_ids + answer.token_ids) for answer in answers)
     if highest >= policies.vocabulary:
@@ -130,7 +135,7 @@ def measure(spec: DivergenceSpec, answers: Sequence[SampledAnswer]) -> Divergenc
             f"the answers hold token {highest}, the base model's vocabulary has {policies.vocabulary}; "
             "set training.base_model to the folder whose weights vLLM serves"
         )
-    found = [each for batch in batches(answers, spec.micro_batch_tokens) for each in policies.divergences(batch)]
+    found = [each for batch in batches(answers, limit) for each in policies.divergences(batch)]
     tokens = sum(len(each.entropy_T) for each in found)
     entropy = sum(float(each.entropy_T.sum(dtype=torch.float64)) for each in found) / tokens
     from_start = math.fsum(float(each.from_start_T.sum(dtype=torch.float64)) for each in found) / len(found)

@@ -33,6 +33,8 @@ class DivergenceSpec:
     start: str | None
     """Folder of the adapter that training started from, None for the base model."""
     micro_batch_tokens: int
+    rank: int
+    memory_headroom: float
     dtype: str
 
 

@@ -10,7 +10,6 @@ from torch import Tensor
 from tao_daemon.learning.batching import micro_batches
 from tao_daemon.learning.course import Step
 from tao_daemon.learning.objectives.objective import Fixed, Objective
-from tao_daemon.learning.objectives.ratios import k3
 from tao_daemon.learning.peft_policy import Policy
 from tao_daemon.learning.reference import ReferenceGroup, merged
 
@@ -20,19 +19,14 @@ class Share:
     """What some of a step's groups add to it: every field is a sum, so that shares of several processes add up."""
 
     loss: float = 0.0
-    kl: float = 0.0
-    """Σ over plain tokens of the k3 estimate of KL(π₀‖πθ), nats."""
     clipped: float = 0.0
-    plain_tokens: float = 0.0
     targets: float = 0.0
     inputs: float = 0.0
 
     def __add__(self, other: Share) -> Share:
         return Share(
             self.loss + other.loss,
-            self.kl + other.kl,
             self.clipped + other.clipped,
-            self.plain_tokens + other.plain_tokens,
             self.targets + other.targets,
             self.inputs + other.inputs,
         )
@@ -41,7 +35,6 @@ class Share:
         """The whole step, when this is the sum of all its shares."""
         return Step(
             loss=self.loss,
-            kl=self.kl / max(self.plain_tokens, 1.0),
             gradient_norm=gradient_norm,
             clipped=self.clipped / max(self.targets, 1.0),
             tokens=int(self.inputs),
@@ -67,9 +60,7 @@ def backward(
 def _share(objective: Objective, loss: Tensor, now_T: Tensor, fixed: Fixed, inputs: int) -> Share:
     return Share(
         loss=float(loss),
-        kl=float(k3(now_T - fixed.reference_T)[fixed.plain_T].sum()),
         clipped=float(objective.clipped_T(now_T, fixed).sum()),
-        plain_tokens=float(fixed.plain_T.sum()),
         targets=float(len(now_T)),
         inputs=float(inputs),
     )

@@ -34,7 +34,7 @@ class Job:
     spec: TrainingSpec
     selection: Selection
     dev: tuple[DevGroup, ...] = ()
-    """Never trained on; empty where there are too few."""
+    """Not trained on in this round; empty where there are too few."""
     digest: str = ""
     """Of everything that decides the outcome: a checkpoint of another digest is another training's."""
 

@@ -53,6 +53,7 @@ def spec_of(job: TrainingJob, settings: Training, resume_from: tuple[str, ...] =
         micro_batch_tokens=settings.micro_batch_tokens,
         clip_low=settings.clip_low,
         clip_high=settings.clip_high,
+        strategy_clip_high=settings.strategy_clip_high,
         value_temperature=settings.value_temperature,
         policy_temperature=settings.policy_temperature,
         gradient_clip=settings.gradient_clip,
@@ -96,6 +97,8 @@ def divergence_spec_of(job: DivergenceJob, settings: Training) -> DivergenceSpec
         candidate=str(job.candidate.path.absolute()),
         start=str(job.start.path.absolute()) if job.start else None,
         micro_batch_tokens=settings.micro_batch_tokens,
+        rank=settings.rank,
+        memory_headroom=settings.memory_headroom,
         dtype=settings.dtype,
     )
 

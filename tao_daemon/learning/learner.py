@@ -20,7 +20,7 @@ from tao_daemon.learning.parallel import Ranks
 from tao_daemon.learning.peft_policy import Policy
 from tao_daemon.learning.reference import ReferenceGroup
 
-_WEIGHT, _MEAN, _SQUARE, _BEST = "weight", "mean", "square", "best"
+_WEIGHT, _MEAN, _SQUARE, _MOVES, _KEPT = "weight", "mean", "square", "moves", "kept"
 
 
 class Learner:
@@ -28,7 +28,7 @@ class Learner:
         self.policy = policy
         self._objective, self._spec, self._ranks = objective, spec, ranks
         self._optimizer = torch.optim.AdamW(policy.parameters, lr=spec.learning_rate, weight_decay=0.0)
-        self._best: list[Tensor] = []
+        self._kept: list[Tensor] = []
 
     def gradient(self, groups: Sequence[ReferenceGroup]) -> Step:
         """The mean over the step's groups, clipped, left in the parameters."""
@@ -41,46 +41,45 @@ class Learner:
     def move(self) -> None:
         """One optimizer step along the gradient."""
         self._optimizer.step()
-        self.forget_gradient()
-
-    def forget_gradient(self) -> None:
         self._optimizer.zero_grad()
 
-    def mark_best(self) -> None:
-        """These weights are the best so far."""
-        self._best = [parameter.detach().clone() for parameter in self.policy.parameters]
+    def keep(self) -> None:
+        """These weights are those to return to."""
+        self._kept = [parameter.detach().clone() for parameter in self.policy.parameters]
 
-    def return_to_best(self) -> None:
-        """To the weights of the latest mark; without one nothing changes."""
+    def return_to_kept(self) -> None:
+        """To the weights that were kept last. Not before the first were."""
         with torch.no_grad():
-            for parameter, best in zip(self.policy.parameters, self._best, strict=bool(self._best)):
-                parameter.copy_(best)
+            for parameter, kept in zip(self.policy.parameters, self._kept, strict=True):
+                parameter.copy_(kept)
 
     def state(self) -> dict[str, Tensor]:
-        """All that decides what follows, by name. Not before the first step."""
+        """All that decides what follows, by name. A parameter that never had a gradient has moments of 0."""
         found = {}
         for index, parameter in enumerate(self.policy.parameters):
-            moments = self._optimizer.state[parameter]
+            moments = self._optimizer.state.get(parameter, {})
+            none = torch.zeros_like(parameter)
             found[f"{_WEIGHT}.{index}"] = parameter.detach()
-            found[f"{_MEAN}.{index}"] = moments["exp_avg"]
-            found[f"{_SQUARE}.{index}"] = moments["exp_avg_sq"]
-        return found | {f"{_BEST}.{index}": best for index, best in enumerate(self._best)}
+            found[f"{_MEAN}.{index}"] = moments.get("exp_avg", none)
+            found[f"{_SQUARE}.{index}"] = moments.get("exp_avg_sq", none)
+            found[f"{_MOVES}.{index}"] = moments.get("step", torch.tensor(0.0))
+        return found | {f"{_KEPT}.{index}": kept for index, kept in enumerate(self._kept)}
 
-    def load(self, tensors: Mapping[str, Tensor], steps: int) -> None:
-        """The state after so many steps. Raises KeyError or RuntimeError when it is of other weights."""
-        best = []
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of `state`. Raises KeyError or RuntimeError when it is of other weights."""
+        kept = []
         with torch.no_grad():
             for index, parameter in enumerate(self.policy.parameters):
                 parameter.copy_(tensors[f"{_WEIGHT}.{index}"])
                 self._optimizer.state[parameter] = {
-                    "step": torch.tensor(float(steps)),
+                    "step": tensors[f"{_MOVES}.{index}"],
                     "exp_avg": tensors[f"{_MEAN}.{index}"].to(parameter.device),
                     "exp_avg_sq": tensors[f"{_SQUARE}.{index}"].to(parameter.device),
                 }
-                if f"{_BEST}.{index}" in tensors:
-                    best.append(tensors[f"{_BEST}.{index}"].to(parameter.device))
-        self._best = best
+                if f"{_KEPT}.{index}" in tensors:
+                    kept.append(tensors[f"{_KEPT}.{index}"].to(parameter.device))
+        self._kept = kept
 
     def _total(self, share: Share) -> Share:
-        sums = self._ranks.sum([share.loss, share.kl, share.clipped, share.plain_tokens, share.targets, share.inputs])
+        sums = self._ranks.sum([share.loss, share.clipped, share.targets, share.inputs])
         return Share(*sums)

@@ -8,40 +8,59 @@ base's files → shape; kernel or GPU → available → `memory.fit`
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tao_daemon.domain.errors import TrainingError
 from tao_daemon.learning.contract import TrainingSpec
+from tao_daemon.learning.divergence_contract import DivergenceSpec
 from tao_daemon.learning.job import Job
-from tao_daemon.learning.memory import Fit, Load, ModelShape, fit
+from tao_daemon.learning.memory import Fit, Load, ModelShape, fit, fit_forward
 from tao_daemon.learning.parallel import Ranks
 from tao_daemon.learning.peft_policy import choose_dtype
+from tao_daemon.learning.resuming import Manner
 
 Available = Callable[[], int]
 _KIB = 1024
 _IS_VOCABULARY = re.compile(r"embed|lm_head|\bw[tp]e\b")
 """Names of matrices that get no adapter."""
 _CGROUPS = Path("/sys/fs/cgroup")
+logger = logging.getLogger(__name__)
 
 
-def fitted(job: Job, ranks: Ranks, available: Available) -> tuple[TrainingSpec, Fit]:
-    """The spec as it fits into the memory of the process that has least. Raises TrainingError when it does not."""
-    spec = job.spec
-    cuda = torch.cuda.is_available()
-    dtype = choose_dtype(spec.dtype, torch.device("cuda" if cuda else "cpu"))
-    load = Load(spec.micro_batch_tokens, *_tokens(job), torch.finfo(dtype).bits // 8, spec.rank)
+def fitted(job: Job, ranks: Ranks, available: Available, before: Manner | None = None) -> tuple[TrainingSpec, Fit]:
+    """The spec as it fits into the memory of the process that has least; as `before` where that still fits.
+
+    Raises TrainingError when it does not fit in any way.
+    """
+    free = _least(available(), ranks, shared=not torch.cuda.is_available())
+    if before is None:
+        return _fitted(job, job.spec, free)
+    spec = replace(job.spec, dtype=before.dtype)
+    recomputed = "on" if before.checkpoint_activations else "off"
+    same = replace(spec, micro_batch_tokens=before.micro_batch_tokens, gradient_checkpointing=recomputed)
+    try:
+        return _fitted(job, same, free)
+    except TrainingError:
+        logger.warning("less memory than before: activations are recomputed, numbers round otherwise")
+        return _fitted(job, spec, free)
+
+
+def _fitted(job: Job, spec: TrainingSpec, free: int) -> tuple[TrainingSpec, Fit]:
+    dtype = choose_dtype(spec.dtype, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     found = fit(
         model_shape(Path(spec.base_model)),
-        load,
+        Load(spec.micro_batch_tokens, *_tokens(job), torch.finfo(dtype).bits // 8, spec.rank),
         checkpointing=spec.gradient_checkpointing,
-        available=_least(available(), ranks, shared=not cuda),
+        available=free,
         headroom=spec.memory_headroom,
     )
     changed = replace(
@@ -50,6 +69,14 @@ def fitted(job: Job, ranks: Ranks, available: Available) -> tuple[TrainingSpec, 
         checkpoint_activations=found.checkpoint_activations,
     )
     return changed, found
+
+
+def measuring_fit(spec: DivergenceSpec, sizes: Sequence[int], available: int) -> Fit:
+    """How answers of so many tokens with their prompts are measured in the memory there is. Raises TrainingError."""
+    dtype = choose_dtype(spec.dtype, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    total, longest = sum(sizes), max(sizes)
+    load = Load(spec.micro_batch_tokens, longest, longest, 0, total, torch.finfo(dtype).bits // 8, spec.rank)
+    return fit_forward(model_shape(Path(spec.base_model)), load, available=available, headroom=spec.memory_headroom)
 
 
 def available_bytes() -> int:
@@ -73,10 +100,12 @@ def model_shape(folder: Path) -> ModelShape:
     hidden = int(text["hidden_size"])
     heads = int(text.get("num_attention_heads") or 1)
     shapes = [each for path in sorted(folder.glob("*.safetensors")) for each in _tensor_shapes(path)]
+    tables = [shape for name, shape in shapes if len(shape) == 2 and _IS_VOCABULARY.search(name)]
     matrices = [shape for name, shape in shapes if len(shape) == 2 and not _IS_VOCABULARY.search(name)]
     return ModelShape(
         parameters=sum(math.prod(shape) for _, shape in shapes),
         linear_widths=sum(map(sum, matrices)),
+        vocabulary=max((shape[0] for shape in tables), default=0),
         layers=int(text.get("num_hidden_layers") or 1),
         hidden=hidden,
         queries=heads * int(text.get("head_dim") or hidden // heads),
@@ -91,12 +120,15 @@ def _least(available: int, ranks: Ranks, *, shared: bool) -> int:
     return int(min(told)) // (place.count if shared else 1)
 
 
-def _tokens(job: Job) -> tuple[int, int, int]:
-    """Of the longest prompt with one completion, of the largest group, and of everything."""
-    groups = [(len(g.prompt_token_ids), [len(s.token_ids) for s in g.samples]) for g in job.selection.groups]
-    groups += [(len(g.prompt_token_ids), [len(s.token_ids) for s in g.samples]) for g in job.dev]
-    sizes = [prompt + sum(completions) for prompt, completions in groups]
-    return max(prompt + max(completions) for prompt, completions in groups), max(sizes), sum(sizes)
+def _tokens(job: Job) -> tuple[int, int, int, int]:
+    """Of the longest prompt with one completion, of the largest group, of the largest step, and of everything."""
+    training = [(len(g.prompt_token_ids), [len(s.token_ids) for s in g.samples]) for g in job.selection.groups]
+    looked = [(len(g.prompt_token_ids), [len(s.token_ids) for s in g.samples]) for g in job.dev]
+    looked += [(len(g.prompt_token_ids), [*map(len, g.plain)]) for g in job.selection.groups if g.plain]
+    longest = max(prompt + max(completions) for prompt, completions in training + looked)
+    trained = sorted((prompt + sum(completions) for prompt, completions in training), reverse=True)
+    sizes = [*trained, *(prompt + sum(completions) for prompt, completions in looked)]
+    return longest, max(sizes), sum(trained[: job.spec.groups_per_step]), sum(sizes)
 
 
 def _tensor_shapes(path: Path) -> Iterator[tuple[str, list[int]]]:

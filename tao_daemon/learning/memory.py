@@ -5,8 +5,8 @@ all query heads, I the width of the feed-forward layers, r the LoRA rank, N the 
 longest pack.
 
     weights            parameters · s
-    adapter            LoRA parameters · 4 · 5             weight, gradient, Adam's two moments, the best weights
-    activations/layer  N · s·(4h + 5q + 4I + 7r)           what a layer keeps for its backward pass: inputs and outputs
+    adapter            LoRA parameters · 4 · 5             weight, gradient, Adam's two moments, kept weights
+    activations/layer  N · s·(4h + 9q + 4I + 7r)           what a layer keeps for its backward pass: inputs and outputs
                        + N · (8h + s·(5h + q + I))         of norms, attention (in two parts) and feed-forward; half
                                                            precision copies what goes into norms and adapters
     activations        layers · that                       or, recomputed: layers · N·h·s + two layers,
@@ -14,6 +14,9 @@ longest pack.
     passing            N · s·(8h + 4I)                     gradients on their way through a layer
     mask               N · L · (s + 3)
     head               3 chunks of logits + 2 · N·h·s
+
+A forward pass without gradients takes one layer's activations at a time, but its micro-batches may hold groups of
+several steps.
 
 Left out: what is small (the batch itself, π₀'s log-probabilities), and the memory allocator's waste, for which there
 is `memory_headroom`.
@@ -28,8 +31,9 @@ from dataclasses import dataclass, replace
 
 from tao_daemon.domain.errors import TrainingError
 
-PROCESS_BYTES = 512 * 2**20
-"""The interpreter with its libraries, or a GPU's context."""
+PROCESS_BYTES = 640 * 2**20
+"""The interpreter with its libraries (435 MiB after loading and one forward pass with torch 2.13 on a CPU) and what
+the allocator keeps; or a GPU's context with its libraries' workspaces."""
 LOGITS_BYTES = 3 * 2**26
 _ADAPTER_COPIES = 5
 _GIB = 2**30
@@ -42,6 +46,7 @@ class ModelShape:
     parameters: int
     linear_widths: int
     """Σ (inputs + outputs) over all linear layers that get an adapter."""
+    vocabulary: int
     layers: int
     hidden: int
     queries: int
@@ -66,8 +71,10 @@ class Load:
     """Tokens of the longest prompt with one completion: no micro-batch can be smaller."""
     largest: int
     """Tokens of the largest group: no pack is longer."""
+    step: int
+    """Tokens of the largest groups that make a step: no micro-batch that trains is larger."""
     total: int
-    """Tokens of the whole batch: no micro-batch is larger."""
+    """Tokens of the whole batch: no other micro-batch is larger."""
     number_bytes: int
     """4 for float32, 2 for bfloat16."""
     rank: int
@@ -93,13 +100,22 @@ class Fit:
 
 def needed_bytes(shape: ModelShape, load: Load, *, recomputed: bool) -> int:
     """The most that training holds at once."""
-    tokens, s = max(load.longest, min(load.micro_batch_tokens, load.total)), load.number_bytes
+    s = load.number_bytes
+    tokens = max(load.longest, min(load.micro_batch_tokens, load.step))
     layer = tokens * shape.layer_bytes(s, load.rank)
     activations = shape.layers * tokens * shape.hidden * s + 2 * layer if recomputed else shape.layers * layer
+    training = activations + _passing(shape, load, tokens)
+    tokens = max(load.longest, min(load.micro_batch_tokens, load.total))
+    looking = tokens * shape.layer_bytes(s, load.rank) + _passing(shape, load, tokens)
+    return PROCESS_BYTES + shape.parameters * s + shape.adapter_bytes(load.rank) + max(training, looking)
+
+
+def _passing(shape: ModelShape, load: Load, tokens: int) -> int:
+    """Everything that grows with the tokens but the activations that are kept."""
+    s = load.number_bytes
     passing = tokens * s * (8 * shape.hidden + 4 * shape.intermediate)
     mask = tokens * min(tokens, load.largest) * (s + 3)
-    head = LOGITS_BYTES + 2 * tokens * shape.hidden * s
-    return PROCESS_BYTES + shape.parameters * s + shape.adapter_bytes(load.rank) + activations + passing + mask + head
+    return passing + mask + LOGITS_BYTES + 2 * tokens * shape.hidden * s
 
 
 def fit(shape: ModelShape, load: Load, *, checkpointing: str, available: int, headroom: float) -> Fit:
@@ -122,6 +138,29 @@ def fit(shape: ModelShape, load: Load, *, checkpointing: str, available: int, he
         f"{budget / _GIB:.2f} GiB of {available / _GIB:.2f} GiB free may be used; lower training.max_sequence_tokens, "
         + ('set training.gradient_checkpointing = "auto", ' if checkpointing == "off" else "")
         + "free memory on this machine, lower training.memory_headroom, or train elsewhere (training.command)"
+    )
+
+
+def fit_forward(shape: ModelShape, load: Load, *, available: int, headroom: float) -> Fit:
+    """The largest micro-batches in which two adapters and the base are compared, `load.total` tokens of answers.
+
+    Weights, the head again in float32, two adapters, one layer's activations, three policies' hidden states, logits.
+    Raises TrainingError with the figures and the remedies.
+    """
+    budget, s = int(available * (1.0 - headroom)), load.number_bytes
+    head = shape.vocabulary * shape.hidden * 4 if s < 4 else 0
+    fixed = PROCESS_BYTES + shape.parameters * s + head + 2 * shape.linear_widths * load.rank * 4
+    needed = tokens = 0
+    for tokens in _sizes(load):
+        batch = min(tokens, load.total)
+        layer = batch * (shape.layer_bytes(s, load.rank) + 3 * shape.hidden * s)
+        needed = fixed + layer + 2 * _passing(shape, load, batch)
+        if needed <= budget:
+            return Fit(tokens, False, needed, available)
+    raise TrainingError(
+        f"measuring a divergence needs {needed / _GIB:.2f} GiB at the least ({tokens} tokens at a time) and "
+        f"{budget / _GIB:.2f} GiB of {available / _GIB:.2f} GiB free may be used; free memory on this machine, lower "
+        "training.memory_headroom, or set gate.divergence_prompts to 0"
     )
 
 

@@ -1,10 +1,11 @@
 """The loop: steps over shuffled groups, looks at the dev groups, checkpoints, and the reasons to stop.
 
 The order of groups follows from the seed alone, so a resumed training goes on with the step that it would have
-taken. Training stops on the KL budget, when the dev groups say that it is past its best, and fails on anything that
-is not a number; where there are dev groups the weights of the best look are what remains.
+taken. At every look the distance from the start is measured. Training stops when that exceeds the KL budget or when
+the dev groups say that it is past its best, and fails on anything that is not a number. What remains are the weights
+of the best look, without dev groups those of the latest; weights beyond the budget never do.
 
-(resume) → gradient → check → move → (look) → (checkpoint) → … → best weights
+(resume) → gradient → check → move → (look) → (checkpoint) → … → kept weights
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from dataclasses import dataclass
 from tao_daemon.domain.errors import TrainingError
 from tao_daemon.domain.signals import TrainingStepped
 from tao_daemon.learning.contract import TrainingSpec
-from tao_daemon.learning.course import Course, Step, look_steps
+from tao_daemon.learning.course import Course, Distance, Step, look_steps
 from tao_daemon.learning.dev_objective import DevSet
+from tao_daemon.learning.kl_meter import KlMeter
 from tao_daemon.learning.learner import Learner
 from tao_daemon.learning.reference import ReferenceGroup
 from tao_daemon.learning.resuming import Checkpoint, Keeper
@@ -35,8 +37,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Company:
-    """Who looks on: the dev groups, the checkpoints, the daemon."""
+    """Who looks on: the distance from the start, the dev groups, the checkpoints, the daemon."""
 
+    meter: KlMeter
     dev: DevSet | None
     keeper: Keeper | None
     stepped: Stepped
@@ -49,30 +52,26 @@ def optimise(
     company: Company,
     course: Course,
 ) -> Outcome:
-    """All steps after those of `course`, or those up to the one that found the KL budget exceeded, which moves no
-    weight. Leaves the weights that are to be kept."""
+    """All steps after those of `course`, or those up to a reason to stop. Leaves the weights that are to be kept.
+
+    Raises TrainingError on what is not a number, and when the first look already finds the KL budget exceeded.
+    """
     plan = schedule(len(groups), spec)
     looks = look_steps(len(plan) // spec.epochs, spec.epochs)
-    over_budget = False
     for number in range(len(course.steps) + 1, len(plan) + 1):
         step = learner.gradient([groups[index] for index in plan[number - 1]])
         _check(step, number, len(plan))
-        course = course.stepped(step)
-        company.stepped(TrainingStepped(number, len(plan), step.loss, step.kl))
-        if step.kl > spec.kl_budget:
-            over_budget = True
-            learner.forget_gradient()
-            course = _look(learner, company.dev, course, number - 1)
-            break
         learner.move()
+        course = course.stepped(step)
         if number in looks:
-            course = _look(learner, company.dev, course, number)
-            if course.past_its_best:
-                break
+            course = _look(learner, spec, company, course)
+        company.stepped(TrainingStepped(number, len(plan), step.loss, course.kl))
+        if course.kl > spec.kl_budget or course.past_its_best:
+            break
         if company.keeper is not None and company.keeper.due:
             company.keeper.write(Checkpoint(course, learner.state()))
-    learner.return_to_best()
-    return Outcome(course, over_budget, course.past_its_best)
+    learner.return_to_kept()
+    return Outcome(course, course.kl > spec.kl_budget, course.past_its_best)
 
 
 def schedule(groups: int, spec: TrainingSpec) -> list[list[int]]:
@@ -91,13 +90,27 @@ def _check(step: Step, number: int, of: int) -> None:
         )
 
 
-def _look(learner: Learner, dev: DevSet | None, course: Course, moved: int) -> Course:
-    """Look after so many moves, unless that was done."""
-    if dev is None or moved == 0 or (course.looks and course.looks[-1].step == moved):
+def _look(learner: Learner, spec: TrainingSpec, company: Company, course: Course) -> Course:
+    """Measure the weights as they are, and keep them when they are the ones to keep."""
+    number = len(course.steps)
+    kl = company.meter.nats()
+    if math.isnan(kl):
+        raise TrainingError(f"after step {number} the policy gives no numbers; lower training.learning_rate")
+    course = course.went(Distance(number, kl))
+    if kl > spec.kl_budget:
+        if not course.kept:
+            raise TrainingError(
+                f"after step {number}, the first look, the policy is {kl:.3g} nats per token from its start, "
+                f"training.kl_budget is {spec.kl_budget:g}; lower training.learning_rate, or raise the budget"
+            )
         return course
-    look = dev.look(moved)
+    if company.dev is None:
+        learner.keep()
+        return course.keeping(number)
+    look = company.dev.look(number)
     if not math.isfinite(look.improvement):
-        raise TrainingError(f"after step {moved} the dev groups give no numbers; lower training.learning_rate")
+        raise TrainingError(f"after step {number} the dev groups give no numbers; lower training.learning_rate")
     if course.best is None or look.improvement > course.best.improvement:
-        learner.mark_best()
+        learner.keep()
+        course = course.keeping(number)
     return course.looked(look)

@@ -145,7 +145,6 @@ def load_policy(spec: TrainingSpec) -> Policy:
         use_safetensors=True,
     )
     _check_architecture(base.config)
-    _check_window(base.config, spec.max_sequence_tokens)
     base.requires_grad_(False)
     model = _attach(base.to(device), spec)
     fuse(model)
@@ -211,14 +210,4 @@ def _check_architecture(config: Any) -> None:
         raise TrainingError(
             f"base model type {config.model_type} is not supported: {', '.join(scaled + sorted(kinds))}; "
             "the trainer needs plain attention and an unscaled language-model head"
-        )
-
-
-def _check_window(config: Any, max_sequence_tokens: int) -> None:
-    """Every layer is given the same mask, in which a completion sees its whole past."""
-    window = getattr(config, "sliding_window", None)
-    if window is not None and getattr(config, "use_sliding_window", True) and max_sequence_tokens > window:
-        raise TrainingError(
-            f"layers of base model type {config.model_type} see {window} tokens, training.max_sequence_tokens is "
-            f"{max_sequence_tokens}; lower it to {window}"
         )

@@ -14,18 +14,19 @@ from pathlib import Path
 
 from tao_daemon.domain.errors import TrainingError
 from tao_daemon.learning.checkpoints import base_digest
-from tao_daemon.learning.contract import FINGERPRINT_FILE, PhaseEntered, WorkerEvent, WorkerResult
+from tao_daemon.learning.contract import FINGERPRINT_FILE, PhaseEntered, TrainingSpec, WorkerEvent, WorkerResult
 from tao_daemon.learning.course import Course
 from tao_daemon.learning.dev_objective import DevSet
 from tao_daemon.learning.fingerprinting import checked_change, fingerprint_of
 from tao_daemon.learning.job import Job
+from tao_daemon.learning.kl_meter import KlMeter
 from tao_daemon.learning.learner import Learner
 from tao_daemon.learning.machine_memory import Available, available_bytes, fitted, peak_bytes
 from tao_daemon.learning.optimisation import Company, Outcome, optimise
 from tao_daemon.learning.parallel import Ranks
 from tao_daemon.learning.peft_policy import Policy, load_policy
 from tao_daemon.learning.reference import check_reference, reference
-from tao_daemon.learning.resuming import Keeper, newest, read
+from tao_daemon.learning.resuming import Keeper, Manner, Saved, newest, read
 
 Say = Callable[[WorkerEvent], None]
 logger = logging.getLogger(__name__)
@@ -35,20 +36,25 @@ def train(job: Job, artefact: Path, say: Say, ranks: Ranks, available: Available
     """Train and write the artefact into the existing directory. Raises TrainingError with the reason."""
     watch = _Watch(say)
     watch.enter("loading")
-    spec, fit = fitted(job, ranks, available)
     digest = _checked_digest(job)
+    identity = f"{job.digest}/{digest}"
+    saved = _saved(job, identity, ranks)
+    spec, fit = fitted(job, ranks, available, saved.manner if saved else None)
     policy = load_policy(spec)
     _check_vocabulary(policy, job)
     logger.info("base loaded", extra={"device": str(policy.device), "dtype": str(policy.dtype)})
     watch.enter("reference")
     groups = reference(policy, job.selection, spec, ranks)
     measured = check_reference(groups, spec)
+    meter = KlMeter(policy, job.selection.groups, spec, ranks)
     dev = DevSet(policy, job.dev, ranks, spec.micro_batch_tokens) if job.dev else None
     watch.enter("training")
     learner = Learner(policy, job.selection.objective, spec, ranks)
-    keeper = Keeper(artefact.parent, job.digest, spec.checkpoint_seconds) if job.digest and _first(ranks) else None
-    course = _resumed(job, learner, ranks)
-    outcome = optimise(learner, groups, spec, Company(dev, keeper, say), course)
+    keeper = None
+    if job.digest and _first(ranks):
+        keeper = Keeper(artefact.parent, identity, _manner(spec, policy, ranks), spec.checkpoint_seconds)
+    course = _resumed(saved, learner, ranks)
+    outcome = optimise(learner, groups, spec, Company(meter, dev, keeper, say), course)
     watch.enter("saving")
     if not _first(ranks):
         return WorkerResult(digest, {})
@@ -56,8 +62,6 @@ def train(job: Job, artefact: Path, say: Say, ranks: Ranks, available: Available
     change = checked_change(fingerprint)
     policy.save(artefact)
     (artefact / FINGERPRINT_FILE).write_text(fingerprint.to_json(), encoding="utf-8")
-    if keeper is not None:
-        keeper.clear()
     metrics = {
         **measured,
         **_metrics(job, outcome, watch.seconds(), resumed=len(course.steps)),
@@ -100,18 +104,33 @@ def _checked_digest(job: Job) -> str:
     return digest
 
 
-def _resumed(job: Job, learner: Learner, ranks: Ranks) -> Course:
-    """What an earlier attempt at the same training came to, with its weights; an empty course without one."""
+def _saved(job: Job, identity: str, ranks: Ranks) -> Saved | None:
+    """What an earlier attempt at the same training on the same base left; every process reads the first one's."""
     if not job.digest:
+        return None
+    found = newest([Path(path) for path in job.spec.resume_from], identity) if _first(ranks) else None
+    chosen = ranks.chosen(str(found.path) if found else "")
+    return (found or read(Path(chosen))) if chosen else None
+
+
+def _manner(spec: TrainingSpec, policy: Policy, ranks: Ranks) -> Manner:
+    dtype = str(policy.dtype).removeprefix("torch.")
+    return Manner(spec.micro_batch_tokens, spec.checkpoint_activations, dtype, ranks.place.count)
+
+
+def _resumed(saved: Saved | None, learner: Learner, ranks: Ranks) -> Course:
+    """The course of what was saved, with its weights; an empty one without it."""
+    if saved is None:
         return Course()
-    found = newest([Path(path) for path in job.spec.resume_from], job.digest) if _first(ranks) else None
-    chosen = ranks.chosen(str(found[0]) if found else "")
-    if not chosen:
-        return Course()
-    checkpoint = found[1] if found else read(Path(chosen))
-    learner.load(checkpoint.tensors, len(checkpoint.course.steps))
-    logger.info("training resumed", extra={"step": len(checkpoint.course.steps), "checkpoint": chosen})
-    return checkpoint.course
+    course = saved.checkpoint.course
+    learner.load(saved.checkpoint.tensors)
+    logger.info("training resumed", extra={"step": len(course.steps), "checkpoint": str(saved.path)})
+    if saved.manner.processes != ranks.place.count:
+        logger.warning(
+            "resumed by another number of processes, sums round otherwise",
+            extra={"before": saved.manner.processes, "now": ranks.place.count},
+        )
+    return course
 
 
 def _metrics(job: Job, outcome: Outcome, seconds: dict[str, float], *, resumed: int) -> dict[str, float]:

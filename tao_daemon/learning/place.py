@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from tao_daemon.domain.errors import TrainingError
 
+PEER_SECONDS = 10.0
+"""For the reason of another process's end to come through."""
+
 
 class PeerLost(TrainingError):
     """A collective failed: another process of the training has ended, or does not answer."""

@@ -1,10 +1,11 @@
 """Checkpoints of a training that runs: enough to go on with identical results after a crash.
 
 A checkpoint is a directory `checkpoint-<step>` of safetensors and JSON, no pickle. It appears whole or not at all,
-names the training that it belongs to by a digest, and is only read by later attempts: an orphan that still writes
-into its own directory does no harm.
+names the training and the base that it belongs to by their digests, and is only read by later attempts: an orphan that
+still writes into its own directory does no harm. It says how the numbers were computed, so that a resumed training
+can compute them in the same way: on a CPU the same numbers follow, on GPUs up to what their sums round otherwise.
 
-(newest whole one of the same training) → … → write → drop the one before → all gone when the artefact is there
+(newest whole one of the same training) → … → write → drop the one before → … → discarded with the directory
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tao_daemon.clients.storage import publishing, remove_unfinished
+from tao_daemon.clients.storage import publishing
 from tao_daemon.learning.course import Course, course_from_json
 
-FORMAT = 1
+FORMAT = 2
 TENSORS_FILE = "tensors.safetensors"
 STATE_FILE = "state.json"
 _NAME = "checkpoint-"
@@ -38,11 +39,33 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How numbers are computed: another manner gives the same numbers but for rounding."""
+
+    micro_batch_tokens: int
+    checkpoint_activations: bool
+    dtype: str
+    """Of the frozen base."""
+    processes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A checkpoint as it was found."""
+
+    path: Path
+    checkpoint: Checkpoint
+    manner: Manner
+
+
 class Keeper:
     """Writes the checkpoints of one attempt, at most one per `seconds`, and keeps the newest."""
 
-    def __init__(self, directory: Path, digest: str, seconds: float) -> None:
-        self._directory, self._digest, self._seconds = directory, digest, seconds
+    def __init__(self, directory: Path, identity: str, manner: Manner, seconds: float) -> None:
+        """`identity`: of the training and its base; only a training of the same one resumes."""
+        self._directory, self._seconds = directory, seconds
+        self._said = {"format": FORMAT, "identity": identity, "manner": dataclasses.asdict(manner)}
         self._written = time.monotonic()
 
     @property
@@ -53,7 +76,7 @@ class Keeper:
         """Durable when this returns. A disk without room costs the checkpoint, not the training."""
         step = len(checkpoint.course.steps)
         before = list(_checkpoints(self._directory))
-        state = {"format": FORMAT, "digest": self._digest, "course": dataclasses.asdict(checkpoint.course)}
+        state = {**self._said, "course": dataclasses.asdict(checkpoint.course)}
         try:
             with publishing(self._directory / f"{_NAME}{step}") as folder:
                 save_file(
@@ -69,30 +92,25 @@ class Keeper:
             logger.info("checkpoint written", extra={"step": step})
         self._written = time.monotonic()
 
-    def clear(self) -> None:
-        """The training is done: nothing is left to resume."""
-        for path in _checkpoints(self._directory):
-            shutil.rmtree(path, ignore_errors=True)
-        remove_unfinished(self._directory)
 
-
-def newest(directories: Sequence[Path], digest: str) -> tuple[Path, Checkpoint] | None:
+def newest(directories: Sequence[Path], identity: str) -> Saved | None:
     """The newest whole checkpoint of this training: of the first directory that has one."""
     for directory in directories:
         for path in _checkpoints(directory):
             try:
                 state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
-                if (state["format"], state["digest"]) == (FORMAT, digest):
-                    return path, read(path)
+                if (state["format"], state["identity"]) == (FORMAT, identity):
+                    return read(path)
             except (OSError, ValueError, KeyError, TypeError, SafetensorError):
                 logger.warning("checkpoint unreadable", extra={"path": str(path)})
     return None
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path) -> Saved:
     """Raises OSError, ValueError, KeyError, TypeError or SafetensorError when it is not whole."""
     state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
-    return Checkpoint(course_from_json(state["course"]), load_file(path / TENSORS_FILE))
+    checkpoint = Checkpoint(course_from_json(state["course"]), load_file(path / TENSORS_FILE))
+    return Saved(path, checkpoint, Manner(**state["manner"]))
 
 
 def _checkpoints(directory: Path) -> Iterator[Path]:

@@ -24,7 +24,14 @@ from tao_daemon.config import Training
 from tao_daemon.domain.errors import TrainingError
 from tao_daemon.domain.ports import Divergence, DivergenceJob, TrainingJob, TrainingResult
 from tao_daemon.domain.signals import TrainingStepped
-from tao_daemon.learning.contract import ARTEFACT_DIRECTORY, LOG_FILE, PhaseEntered, TrainingFailed, decode_event
+from tao_daemon.learning.contract import (
+    ARTEFACT_DIRECTORY,
+    LOG_FILE,
+    PhaseEntered,
+    TrainingFailed,
+    decode_event,
+    killed_by,
+)
 from tao_daemon.learning.job_folders import (
     divergence_spec_of,
     read_divergence,
@@ -186,9 +193,7 @@ def _signal_group(process: Process, number: signal.Signals) -> None:
 def _explain(status: int, log: Path) -> str:
     """Words for an end without a reason. Only the class of an error is quoted: its text may hold content."""
     if status < 0:
-        name = signal.Signals(-status).name
-        hint = " (out of memory?)" if -status == signal.SIGKILL else ""
-        return f"the trainer was killed by {name}{hint}"
+        return f"the trainer {killed_by(status)}"
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
         lines = file.read().decode("utf-8", errors="replace").splitlines()

@@ -42,7 +42,7 @@ from tao_daemon.learning.divergence_contract import (
     result_of,
 )
 from tao_daemon.learning.job import read_job
-from tao_daemon.learning.place import PeerLost, Place
+from tao_daemon.learning.place import PEER_SECONDS, PeerLost, Place
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -55,8 +55,6 @@ _OFFLINE = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 MEETING_FILE = "meeting"
-PEER_SECONDS = 10.0
-"""For the reason of another process's end to come through."""
 _Say = Callable[[WorkerEvent], None]
 logger = logging.getLogger(__name__)
 
@@ -82,7 +80,8 @@ def main(words: Sequence[str]) -> int:
         else:
             _train(arguments, events.say, events.fail)
     except PeerLost as error:
-        events.outlast()
+        if arguments.place.rank > 0:
+            events.outlast()
         events.fail(str(error))
     except Exception as error:
         logger.exception("training failed")
@@ -125,11 +124,11 @@ def _train(arguments: Arguments, say: _Say, fail: Callable[[str], None]) -> None
     # here, so that a bad batch fails without loading torch
     from tao_daemon.learning import companions, parallel, peft_trainer
 
-    count = companions.processes(job.spec.processes)
-    if place.rank > 0:
+    if place.rank > 0:  # with its own GPU in sight only: how many there are was the first process's to judge
         with parallel.meet(place, arguments.meeting) as ranks:
             peft_trainer.train(job, artefact, lambda event: None, ranks)
         return
+    count = companions.processes(job.spec.processes)
     meeting = directory / MEETING_FILE
     with companions.companions(count, directory, meeting, fail), parallel.meet(Place(0, count), meeting) as ranks:
         result = peft_trainer.train(job, artefact, say, ranks)
@@ -158,7 +157,7 @@ class _Events:
             os._exit(EXIT_FAILED)
 
     def outlast(self) -> None:
-        """Give whoever watches the other processes time to tell how one ended, which ends this one too."""
+        """Give the first process time to tell how another companion ended, which ends this one too."""
         threading.Event().wait(PEER_SECONDS)
 
 

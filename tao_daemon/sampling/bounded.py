@@ -1,4 +1,4 @@
-"""Many coroutines, a few at a time, one deadline, nothing left behind.
+"""Many coroutines, a few at a time or all at once, nothing left behind.
 
 start up to `limit` → one ends, the next starts → results as they are taken → done | deadline | closed: the rest is
 cancelled
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -37,6 +37,17 @@ async def as_finished(
             slots.changed.clear()
     finally:
         await slots.close()
+
+
+async def together(jobs: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """All at once; results in the order of the jobs. The first exception is raised when the others are cancelled and
+    have ended."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(job) for job in jobs]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 class _Slots(Generic[T]):

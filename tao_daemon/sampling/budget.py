@@ -4,7 +4,7 @@ A group of equal rewards teaches nothing (its advantages are 0), so the first fe
 their tokens. What it costs: a prompt that is solved, or failed, only rarely is often given up. Within a group that is
 kept the later samples are as independent as the first.
 
-first → all alike: stop | nothing known: up to `usual` | they differ: up to `most`
+first → all alike: stop | fewer than two known: up to `usual` | they differ: up to `most`
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ class Budget:
     def limit(self) -> int:
         return max(self.most, self.usual)
 
-    def more(self, asked: int, rewards: Sequence[float | None] | None, plain: Sequence[bool]) -> int:
+    def more(self, asked: int, rewards: Sequence[tuple[float | None, bool]] | None) -> int:
         """How many more plain completions to ask for, after `asked` of them; 0 ends the prompt.
 
-        `rewards` are those of the whole group so far, of other strategies too (`plain` tells them apart): a group
-        teaches as soon as any two differ. Beyond `usual` only plain ones that differ count, as more of them is what
-        is asked for. Rewards that are not known (None) decide nothing.
+        `rewards` are those of the whole group so far, each with whether it is a plain completion's: a group teaches as
+        soon as any two differ, of other strategies too. Beyond `usual` only plain ones that differ count, as more of
+        them is what is asked for. Rewards that are not known (None) decide nothing, and neither does one alone.
         """
-        known = [reward for reward in rewards or () if reward is not None]
-        if rewards is None or len(known) < len(rewards):
+        known = [(reward, is_plain) for reward, is_plain in rewards or () if reward is not None]
+        if rewards is None or len(known) < max(2, len(rewards)):
             wanted = self.usual
-        elif _spread(known) < self.min_spread:
+        elif _spread([reward for reward, _ in known]) < self.min_spread:
             wanted = 0
-        elif _spread([reward for reward, is_plain in zip(known, plain, strict=True) if is_plain]) >= self.min_spread:
+        elif _spread([reward for reward, is_plain in known if is_plain]) >= self.min_spread:
             wanted = self.limit
         else:
             wanted = self.usual

@@ -1,19 +1,19 @@
 """Calls to the model servers that never press a busy one: the least busy first, back-off, deadline, retries.
 
-Asking a model again is harmless, so what may pass is asked again, of the next server. A server that failed is left
-out for a while, as long as there is another.
+Asking a model again is harmless, so what may pass is asked again, of the next server. A server that failed, or hangs,
+is left out for a while, as long as there is another: whatever does not blame the request blames the server.
 call → wait for a turn and for room → ask within the deadline → answer | retry elsewhere | UpstreamError
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from itertools import count
 from typing import Any, Protocol, TypeVar
 
-from tao_daemon.clients.retry import RetryPolicy, is_transient
+from tao_daemon.clients.retry import RetryPolicy
 from tao_daemon.domain.errors import UpstreamError, UpstreamTimeout
 from tao_daemon.sampling.pace import Pace
 from tao_daemon.sampling.room import QueueLength, Room
@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 REFUSALS = (400, 413, 422)
 """Statuses that blame the request itself: no server and no later time will take it."""
+DENIALS = (401, 403, 404)
+"""Statuses of one server, which may have restarted without the adapter or have another key: others may know better."""
 
 _FIRST_ABSENCE_SECONDS, _LONGEST_ABSENCE_SECONDS = 1.0, 30.0
 _TOKENIZE_SECONDS = 60.0
@@ -69,15 +71,18 @@ class Endpoints:
         size = int(body.get("n", 1))
 
         async def ask(endpoint: _Endpoint) -> dict[str, Any]:
-            with endpoint.busy(size):
-                await endpoint.room.enter(size)
+            with endpoint.busy(size), endpoint.judged():
+                await (endpoint.enter(size) if len(self._endpoints) > 1 else endpoint.room.enter(size))
                 operation = endpoint.server.chat if "messages" in body else endpoint.server.complete
                 return await _within(operation(body), self._timeout, "sampling.timeout_seconds")
 
         return await self._somewhere(ask, self._pace.turn)
 
     async def tokenize(self, body: Mapping[str, Any]) -> tuple[int, ...]:
-        """Token ids, by the server's own tokenizer; costs the model no time. Raises UpstreamError."""
+        """Token ids, by the server's own tokenizer; costs the model no time. Raises UpstreamError.
+
+        It tells nothing of the engine, which may be down behind a tokenizer that answers.
+        """
         return await self._somewhere(
             lambda endpoint: _within(endpoint.server.tokenize(body), _TOKENIZE_SECONDS, "the time for tokenizing"),
             nullcontext,
@@ -87,30 +92,31 @@ class Endpoints:
         self, ask: Callable[[_Endpoint], Awaitable[T]], turn: Callable[[], AbstractAsyncContextManager[None]]
     ) -> T:
         tried: list[_Endpoint] = []
+        denied: set[_Endpoint] = set()
 
         async def once() -> T:
-            async with turn():
-                endpoint = self._next(tried)
-                tried.append(endpoint)
-                try:
-                    found = await ask(endpoint)
-                except UpstreamError as error:
-                    if is_transient(error):
-                        endpoint.failed(asyncio.get_running_loop().time())
-                    raise
-                endpoint.answered()
-                return found
+            while True:
+                async with turn():
+                    endpoint = self._next(tried, denied)
+                    tried.append(endpoint)
+                    try:
+                        return await ask(endpoint)
+                    except UpstreamError as error:
+                        if error.status not in DENIALS:
+                            raise
+                        denied.add(endpoint)
+                        if len(denied) == len(self._endpoints):
+                            raise
 
         return await self._retry.call(once)
 
-    def _next(self, tried: Sequence[_Endpoint]) -> _Endpoint:
-        """Not one that was tried more often, or is absent, while there is another; of the rest the least busy."""
+    def _next(self, tried: Sequence[_Endpoint], denied: Set[_Endpoint]) -> _Endpoint:
+        """Not one that denied, was tried more often, or is absent, while there is another; of the rest the least
+        busy."""
         now, turn, total = asyncio.get_running_loop().time(), next(self._turns), len(self._endpoints)
         # Ties are broken in turn.
         order = [self._endpoints[(turn + place) % total] for place in range(total)]
-        chosen = min(order, key=lambda each: (tried.count(each), each.is_absent(now), each.in_flight))
-        chosen.called(now)
-        return chosen
+        return min(order, key=lambda each: (each in denied, tried.count(each), each.is_absent(now), each.in_flight))
 
 
 class _Endpoint:
@@ -119,13 +125,15 @@ class _Endpoint:
         self.room = Room(server, max_waiting)
         self.in_flight = 0
         """Completions that are asked for, or wait for room here."""
+        self._entering: set[asyncio.Timeout] = set()
         self._absence = 0.0
         """Seconds; 0 while it answers."""
         self._absent_until = 0.0
         self._doubles_at = 0.0
 
     def is_absent(self, now: float) -> bool:
-        return now < self._absent_until
+        # One call finds out whether a server that failed is back; the others need not wait for that.
+        return now < self._absent_until or (self._absence > 0.0 and self.in_flight > 0)
 
     @contextmanager
     def busy(self, size: int) -> Iterator[None]:
@@ -135,19 +143,36 @@ class _Endpoint:
         finally:
             self.in_flight -= size
 
-    def called(self, now: float) -> None:
-        # One call finds out whether a server that failed is back; the others need not wait for that.
-        if self._absence and not self.is_absent(now):
-            self._absent_until = now + self._absence
+    async def enter(self, size: int) -> None:
+        """Wait for room until this server fails: its queue may never get shorter, and another may have room."""
+        wait = asyncio.timeout(None)
+        try:
+            async with wait:
+                self._entering.add(wait)
+                await self.room.enter(size)
+        except TimeoutError:
+            raise UpstreamError("the model server failed while a request waited for room in its queue") from None
+        finally:
+            self._entering.discard(wait)
 
-    def failed(self, now: float) -> None:
+    @contextmanager
+    def judged(self) -> Iterator[None]:
+        try:
+            yield
+        except UpstreamError as error:
+            if not is_refusal(error):
+                self._failed(asyncio.get_running_loop().time())
+            raise
+        self._absence = self._absent_until = self._doubles_at = 0.0
+
+    def _failed(self, now: float) -> None:
         # Calls that were in flight when it went down say nothing new.
         if now >= self._doubles_at:
             self._absence = min(max(2.0 * self._absence, _FIRST_ABSENCE_SECONDS), _LONGEST_ABSENCE_SECONDS)
         self._absent_until = self._doubles_at = now + self._absence
-
-    def answered(self) -> None:
-        self._absence = self._absent_until = self._doubles_at = 0.0
+        for wait in self._entering:
+            wait.reschedule(now)
+        self._entering.clear()
 
 
 async def _within(asked: Awaitable[T], seconds: float, limit: str) -> T:

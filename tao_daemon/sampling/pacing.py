@@ -1,7 +1,7 @@
 """How many sampling requests may be in flight, so that live requests on the same servers hardly notice. Pure.
 
 The rule: of the live answers of the last seconds, at most 1 % may take longer than `slowdown` times the 99th percentile
-of the time before sampling began. Additive increase, multiplicative decrease (Chiu & Jain 1989), as TCP does it. It
+of the time without sampling. Additive increase, multiplicative decrease (Chiu & Jain 1989), as TCP does it. It
 begins with a single request; where even that is too much, it holds, each time twice as long as before.
 
 quiet (learns what is usual) → sampling (holds to it) → quiet again after `QUIET_SECONDS` without a request
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from tao_daemon.domain.traffic import DURATION_EDGES
 
@@ -21,7 +22,7 @@ WINDOW_SECONDS = 30.0
 """Live answers that a look judges."""
 QUIET_SECONDS = 60.0
 LEARNED_SECONDS = 600.0
-"""How far back "usual" looks."""
+"""Quiet time that "usual" looks back over; time with sampling, and just after it, is no part of it."""
 _MIN_USUAL = 50
 """Live answers below which nothing is known about what is usual."""
 _QUANTILE = 0.99
@@ -47,6 +48,8 @@ class Pacer:
         self._slowdown = slowdown
         self._most = most
         self._looks: deque[Look] = deque()
+        self._learned: deque[list[int]] = deque(maxlen=int(LEARNED_SECONDS / INTERVAL_SECONDS))
+        """Live answers of each quiet interval."""
         self._threshold: float | None = None
         self._last_busy = -QUIET_SECONDS
         self._hold_seconds = 0.0
@@ -66,8 +69,11 @@ class Pacer:
 
     def look(self, look: Look, *, busy: bool) -> None:
         """`busy`: sampling requests are in flight or wait for their turn."""
+        # What live answers take under sampling never becomes usual: from round to round it would only grow.
+        if self._looks and not busy and self._looks[-1].at - self._last_busy >= QUIET_SECONDS:
+            self._learned.append(_between(self._looks[-1].answers, look.answers))
         self._looks.append(look)
-        while self._looks[0].at < look.at - LEARNED_SECONDS:
+        while self._looks[0].at < look.at - WINDOW_SECONDS:
             self._looks.popleft()
         if busy:
             if look.at - self._last_busy >= QUIET_SECONDS:
@@ -81,21 +87,20 @@ class Pacer:
             self._adjust(look)
 
     def _begin(self) -> None:
-        """What was usual until now is the measure for as long as sampling goes on."""
+        """What was usual is the measure for as long as sampling goes on."""
         if self._is_known():
             self._threshold = self._slowdown * _quantile(self._usual())
             self.limit = 1
 
     def _usual(self) -> list[int]:
-        return _between(self._looks[0].answers, self._looks[-1].answers)
+        return [sum(counts) for counts in zip_longest(*self._learned, fillvalue=0)]
 
     def _is_known(self) -> bool:
         return sum(self._usual()) >= _MIN_USUAL
 
     def _adjust(self, look: Look) -> None:
         assert self._threshold is not None
-        before = next(each for each in self._looks if each.at >= look.at - WINDOW_SECONDS)
-        recent = _between(before.answers, look.answers)
+        recent = _between(self._looks[0].answers, look.answers)
         self._slowdown_now = _quantile(recent) * self._slowdown / self._threshold if sum(recent) else None
         slow = sum(count for count, edge in zip(recent, _EDGES, strict=False) if edge > self._threshold)
         if slow > (1.0 - _QUANTILE) * sum(recent):

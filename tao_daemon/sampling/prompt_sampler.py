@@ -1,7 +1,7 @@
 """All completions of one prompt: plain ones in waves, exploration beside the first, extracted answers made tokens.
 
-The group carries the token ids of the *plain* prompt. What the server refuses, or cannot give after retries, is left
-out and counted; without a first plain completion there is no group.
+The group carries the token ids of the *plain* prompt. What the server refuses is left out and counted; without a first
+plain completion, or when an outage took any part, there is no group: a short one would pass for all there is to learn.
 first plain wave and strategies → answers extracted → rewards previewed → more plain ones, or none → group | Lost
 """
 
@@ -15,19 +15,20 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 from tao_daemon.config import Sampling
-from tao_daemon.domain.completion import Completion, CompletionGroup
+from tao_daemon.domain.completion import CUT_OFF, Completion, CompletionGroup, is_cut_by_client
 from tao_daemon.domain.errors import UpstreamError
 from tao_daemon.domain.ports import Preview, SamplingAids
 from tao_daemon.domain.prompt import Prompt
 from tao_daemon.domain.signals import CompletionsSampled, Emit, SamplesLost
 from tao_daemon.sampling.asks import Ask, Asks
+from tao_daemon.sampling.bounded import together
 from tao_daemon.sampling.budget import Budget
-from tao_daemon.sampling.endpoints import Endpoints, is_refusal
+from tao_daemon.sampling.endpoints import DENIALS, Endpoints, is_refusal
 from tao_daemon.sampling.extracted import answer_tokens, is_sayable, tokenize_body
 from tao_daemon.sampling.requests import length_limit, sampling_body, seed_for
 from tao_daemon.sampling.responses import Parsed, parse_completions
 
-_ENDED, _CUT_OFF = "stop", "length"
+_ENDED = "stop"
 _log = logging.getLogger(__name__)
 
 
@@ -77,12 +78,11 @@ class PromptSampler:
         opening = self._budget.opening(previewed=aids.preview is not None)
         plain = self._asks.plain(prompt, opening)
         lost = await self._ask(work, plain, self._asks.exploring(prompt, aids.examples))
+        if lost is None and self._budget.first and aids.preview is not None:
+            lost = await self._spend(work, aids.preview)
         if lost is not None:
             return lost
-        stopped = False
-        if self._budget.first and aids.preview is not None:
-            stopped = await self._spend(work, aids.preview)
-        self._tell(work, stopped, asyncio.get_running_loop().time() - started)
+        self._tell(work, asyncio.get_running_loop().time() - started)
         examples = tuple(dict.fromkeys(work.examples))
         return CompletionGroup(prompt.id, work.prompt_token_ids, tuple(work.completions), examples)
 
@@ -101,22 +101,27 @@ class PromptSampler:
         _log.warning("samples lost", extra={"kind": kind, "count": count, "prompt_id": prompt.id, "status": status})
 
     async def _ask(self, work: _Work, plain: Ask, exploring: Sequence[Ask]) -> Lost | None:
-        """Ask all at once and keep what can be used; Lost when the plain request gave nothing."""
+        """Ask all at once and keep what can be used; Lost when the plain request gave nothing, or any met an outage."""
         asks = [plain, *exploring]
         firsts = accumulate((ask.completions for ask in asks), initial=work.asked)
-        results = await asyncio.gather(
-            *(self._request(work, ask, first) for ask, first in zip(asks, firsts, strict=False))
-        )
+        results = await together(self._request(work, ask, first) for ask, first in zip(asks, firsts, strict=False))
         work.asked += sum(ask.completions for ask in asks)
         work.asked_plain += plain.completions
         parsed = results[0]
         if isinstance(parsed, UpstreamError) or not parsed.completions:
             return Lost(parsed if isinstance(parsed, UpstreamError) else None)
+        for result in results:
+            if isinstance(result, UpstreamError) and not is_refusal(result):
+                return Lost(result)
         work.prompt_token_ids = parsed.prompt_token_ids
         work.end_tokens |= parsed.end_tokens
         for ask, result in zip(asks, results, strict=True):
             if isinstance(result, Parsed):
-                work.completions += await self._answers(work, ask, result) if ask.extract else result.completions
+                try:
+                    work.completions += await self._answers(work, ask, result) if ask.extract else result.completions
+                except UpstreamError as error:
+                    self.lose("unavailable", 1, work.prompt, error.status)
+                    return Lost(error)
                 work.examples += ask.examples
         return None
 
@@ -139,21 +144,22 @@ class PromptSampler:
             self.lose("malformed", parsed.malformed, work.prompt)
         return parsed
 
-    async def _spend(self, work: _Work, preview: Preview) -> bool:
-        """Ask for more plain completions as long as they are worth it; True when stopped before the usual number."""
+    async def _spend(self, work: _Work, preview: Preview) -> Lost | None:
+        """Ask for more plain completions as long as they are worth it; Lost when an outage kept them away."""
+        by_client = is_cut_by_client(work.prompt.request, self._max_tokens)
         while work.asked_plain < self._budget.limit:
             rewards = await preview(work.prompt, [completion.text for completion in work.completions])
-            if rewards is not None:
-                rewards = [_settled(reward, each) for reward, each in zip(rewards, work.completions, strict=True)]
-            more = self._budget.more(work.asked_plain, rewards, [each.is_plain for each in work.completions])
-            if not more:
+            settled = None if rewards is None else _settled(rewards, work.completions, by_client)
+            if not (more := self._budget.more(work.asked_plain, settled)):
                 break
-            # What could not be had is counted; the group stands with what it has.
-            await self._ask(work, self._asks.plain(work.prompt, more, before=work.asked_plain), [])
-        return work.asked_plain < self._budget.usual
+            lost = await self._ask(work, self._asks.plain(work.prompt, more, before=work.asked_plain), [])
+            # What is refused, or makes no sense, is counted; the group stands with what it has.
+            if lost is not None and lost.is_outage:
+                return lost
+        return None
 
     async def _answers(self, work: _Work, ask: Ask, parsed: Parsed) -> list[Completion]:
-        """The answers in the completions, as completions of the plain prompt."""
+        """The answers in the completions, as completions of the plain prompt. Raises UpstreamError in an outage."""
         assert ask.extract is not None
         ended = [each for each in parsed.completions if each.finish_reason == _ENDED]
         texts = await asyncio.to_thread(lambda: [ask.extract(each.text) for each in ended])  # type: ignore[misc]
@@ -179,13 +185,16 @@ class PromptSampler:
         async def tokens(answer: str) -> tuple[int, ...] | None:
             try:
                 conversation = await self._endpoints.tokenize(tokenize_body(request, model=work.model, answer=answer))
-            except UpstreamError:
+            except UpstreamError as error:
+                # A server without the route, or that will not tell, says so for good.
+                if not is_refusal(error) and error.status not in DENIALS:
+                    raise
                 return None
             return answer_tokens(work.prompt_token_ids, conversation, ends, limit)
 
-        return dict(zip(answers, await asyncio.gather(*map(tokens, answers)), strict=True))
+        return dict(zip(answers, await together(map(tokens, answers)), strict=True))
 
-    def _tell(self, work: _Work, stopped: bool, seconds: float) -> None:
+    def _tell(self, work: _Work, seconds: float) -> None:
         counts = Counter(completion.strategy for completion in work.completions)
         tokens = sum(len(completion.token_ids) for completion in work.completions)
         beyond = work.asked_plain - self._budget.usual
@@ -194,12 +203,19 @@ class PromptSampler:
                 tuple(sorted(counts.items())),
                 tokens,
                 seconds,
-                spared=-beyond if stopped else 0,
+                spared=max(0, -beyond),
                 added=max(0, beyond),
             )
         )
 
 
-def _settled(reward: float | None, completion: Completion) -> float | None:
-    # A cut-off completion is worth nothing, or is left out later; either way its reward says nothing yet.
-    return 0.0 if completion.finish_reason == _CUT_OFF else reward
+def _settled(
+    rewards: Sequence[float | None], completions: Sequence[Completion], by_client: bool
+) -> list[tuple[float | None, bool]]:
+    """Rewards as they stand in the end, and whether each is a plain completion's: cut off by the client's limit an
+    answer is worth nothing; cut off by ours alone it will be left out, and says nothing."""
+    return [
+        (0.0 if completion.finish_reason == CUT_OFF else reward, completion.is_plain)
+        for reward, completion in zip(rewards, completions, strict=True)
+        if by_client or completion.finish_reason != CUT_OFF
+    ]

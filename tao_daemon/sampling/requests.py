@@ -4,7 +4,9 @@ Training samples must come from the model's own distribution, so a sampling body
 prompt and where an answer ends. Whatever reshapes the distribution is left out: temperature, top_p,
 penalties, `logit_bias`, `min_tokens`, and all that constrains decoding. So `response_format` is dropped (the
 scorer still checks it) and tools stay in the chat template only: `tool_choice` becomes "none", with which
-vLLM renders the tools, neither parses nor constrains the answer, and needs no tool parser.
+vLLM renders the tools, neither parses nor constrains the answer, and needs no tool parser. A server that was
+started with --exclude-tools-when-tool-choice-none leaves them out of the prompt: then samples, and the training on
+them, are about a prompt without its tools, so sample from no such server.
 An evaluation body is the client's own but for what would change the measurement.
 """
 
@@ -14,6 +16,8 @@ import hashlib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
+
+from tao_daemon.domain.completion import client_limit
 
 Body = dict[str, Any]
 
@@ -75,8 +79,7 @@ def answer_body(request: Mapping[str, Any], *, model: str, max_tokens: int, temp
 
 def length_limit(request: Mapping[str, Any], max_tokens: int) -> int:
     """The smallest of our limit and the client's own, in tokens."""
-    asked = [request.get(key) for key in ("max_tokens", "max_completion_tokens")]
-    return min([max_tokens, *(n for n in asked if isinstance(n, int) and not isinstance(n, bool) and n > 0)])
+    return min(max_tokens, client_limit(request) or max_tokens)
 
 
 def seed_for(seed: int, prompt_id: str, strategy: str) -> int:

@@ -37,6 +37,7 @@ def parse_completions(response: Mapping[str, Any], *, expected: int, strategy: s
     choices = response.get("choices")
     if not isinstance(choices, list) or len(choices) != expected:
         return Parsed((), (), expected)
+    choices = [choice if isinstance(choice, Mapping) else {} for choice in choices]
     prompt = _token_ids(response.get("prompt_token_ids")) or _token_ids(choices[0].get("prompt_token_ids"))
     if not prompt:
         return Parsed((), (), expected)
@@ -53,10 +54,11 @@ def parse_completions(response: Mapping[str, Any], *, expected: int, strategy: s
 def parse_answer(response: Mapping[str, Any]) -> Answer | None:
     """Read the only choice; None when there is not exactly one or it did not finish."""
     choices = response.get("choices")
-    if not isinstance(choices, list) or len(choices) != 1 or choices[0].get("finish_reason") in _NOT_FINISHED:
+    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], Mapping):
         return None
-    tokens = _token_ids(choices[0].get("token_ids"))
-    return None if tokens is None else Answer(_text(choices[0]), len(tokens), choices[0]["finish_reason"])
+    (choice,) = choices
+    tokens, finish = _token_ids(choice.get("token_ids")), choice.get("finish_reason")
+    return None if tokens is None or finish in _NOT_FINISHED else Answer(_text(choice), len(tokens), str(finish))
 
 
 def _completion(choice: Mapping[str, Any], index: int, strategy: str) -> Completion | None:
@@ -79,7 +81,8 @@ def _text(choice: Mapping[str, Any]) -> str:
         return str(choice.get("text") or "")
     if message.get("content") or not message.get("tool_calls"):
         return str(message.get("content") or "")
-    return json.dumps([call.get("function") for call in message["tool_calls"]], ensure_ascii=False)
+    calls = [call for call in message["tool_calls"] if isinstance(call, Mapping)]
+    return json.dumps([call.get("function") for call in calls], ensure_ascii=False)
 
 
 def _token_ids(value: Any) -> tuple[int, ...] | None:
@@ -90,8 +93,9 @@ def _logprobs(value: Any) -> tuple[float, ...] | None:
     """Chat: `content[*].logprob`; completions: `token_logprobs`. None unless all are finite and at most 0."""
     if not isinstance(value, Mapping):
         return None
-    content = value.get("content")
-    raw = value.get("token_logprobs") if content is None else [token.get("logprob") for token in content]
+    raw = value.get("token_logprobs")
+    if isinstance(content := value.get("content"), list):
+        raw = [token.get("logprob") if isinstance(token, Mapping) else None for token in content]
     if not isinstance(raw, list) or not all(_is_logprob(number) for number in raw):
         return None
     return tuple(min(float(number), 0.0) for number in raw)

@@ -17,6 +17,7 @@ _SYSTEM_ROLES = ("system", "developer")
 _AFTER = "after:"
 _THINK = "First think step by step. Then {give} the final answer alone, exactly in the form that was asked for."
 _CONSTRAINTS = ("json_schema", "json_object", "structural_tag")
+_FORM = ("tools", "response_format")
 _NOT_WHILE_THINKING = ("stop", "include_stop_str_in_output", "max_tokens", "max_completion_tokens")
 
 
@@ -51,8 +52,8 @@ def few_shot(
 ) -> tuple[Body, tuple[str, ...]] | None:
     """Shows the first `most` fitting examples before the last user message, or before a bare prompt.
 
-    Fitting: another prompt with the same system messages, of one user message or bare as this one is, and another
-    text. Gives the identifiers of the prompts that are shown, too.
+    Fitting: another prompt with the same system messages, tools and response format, of one user message or bare as
+    this one is, and another text. Gives the identifiers of the prompts that are shown, too.
     """
     shown = [e for e in examples if e.prompt_id != prompt_id and e.text.strip() and _fits(e.request, request)][:most]
     body = _shown(request, shown) if shown else None
@@ -99,6 +100,9 @@ def _joined(content: Any, text: str) -> Any:
 
 
 def _fits(example: Mapping[str, Any], request: Mapping[str, Any]) -> bool:
+    # An answer to other tools, or in another form, shows what is wrong here.
+    if any((example.get(key) or None) != (request.get(key) or None) for key in _FORM):
+        return False
     if "messages" not in request:
         shown = example.get("prompt")
         return isinstance(shown, str) and bool(shown) and shown != request.get("prompt")

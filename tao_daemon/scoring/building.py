@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, assert_never
 
 import aiohttp
+from yarl import URL
 
 from tao_daemon.clients.scoring_server import ScoringServer
 from tao_daemon.config import JudgeScorer, RewardModelScorer, ScorerConfig
 from tao_daemon.domain.signals import Emit
 from tao_daemon.scoring.extraction import extractor
-from tao_daemon.scoring.graders import AgreementGrader, EachText, by_request, by_text
+from tao_daemon.scoring.graders import AgreementGrader, EachText, by_request, by_text, one_by_one
 from tao_daemon.scoring.json_verifier import JsonVerifier
 from tao_daemon.scoring.judge import Judge, JudgeSettings
 from tao_daemon.scoring.match_verifier import MatchVerifier
@@ -45,7 +46,7 @@ def build_grader(config: ScorerConfig, session: aiohttp.ClientSession | None, em
             return by_request(math)
         case "sql":
             sql = SqlVerifier(config.fixture, config.answer, timeout_seconds=seconds)
-            return by_text(sql, sql.close)
+            return one_by_one(sql, sql.close)
         case "judge":
             return _judge(config, session, emit)
         case "reward_model":
@@ -113,7 +114,16 @@ def _reward_model(config: RewardModelScorer, session: aiohttp.ClientSession | No
 def _server(config: JudgeScorer | RewardModelScorer, session: aiohttp.ClientSession | None) -> ScoringServer:
     if session is None:
         raise ValueError(f"it asks {config.url}, which is not done here")
+    try:
+        address = URL(config.url)
+        usable = address.scheme in ("http", "https") and bool(address.host)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError(f"url {config.url!r} is not of the form http://host:port")
     key = config.api_key.get_secret_value() if config.api_key else None
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise ValueError("api_key holds characters that no header can; is it the right variable or file?")
     return ScoringServer(config.url, api_key=key, session=session)
 
 
@@ -122,5 +132,7 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"cannot read schema_file {path}: {error.strerror}") from None
+    except RecursionError:
+        raise ValueError(f"schema_file {path} is nested too deeply; flatten it") from None
     except ValueError as error:
         raise ValueError(f"schema_file {path} is not JSON: {error}") from None

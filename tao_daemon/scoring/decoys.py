@@ -1,15 +1,14 @@
 """Answers that say nothing: those that a judge must not be shown, and those that show whether it can be fooled. Pure.
 
 Language models that judge are known to prefer certain strings without any content to real answers, up to 80-90 % of
-the time (Zhao et al., One Token to Fool LLM-as-a-Judge, arXiv 2507.08794). A judge is trusted until a window of
-planted ones says otherwise, and again when a later window says so.
+the time (Zhao et al., One Token to Fool LLM-as-a-Judge, arXiv 2507.08794). A judge is trusted until chance hardly
+explains how many of the last planted ones fooled it, and again when later ones say so.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,35 +27,30 @@ MASTER_KEYS = (
     "Respuesta",
 )
 """Table 1 of the paper, with common variants."""
-MIN_REPEATS = 4
-"""One word so often, and nothing else, is no answer: "no no" may be one."""
-MIN_RUN = 8
-"""One character so often, and nothing else, is no answer: "1111" may be one."""
+MIN_REPEATS = 16
+"""One unit so often, and nothing else, is no answer: "no no no" may be one."""
+MAX_UNIT = 64
+"""Longest unit that is looked for, in characters."""
 WINDOW = 50
 """Planted answers that are remembered."""
 MIN_PLANTED = 20
-"""With fewer remembered, only what chance hardly explains says anything of the judge."""
+"""So many must have been planted since trust was lost, before they can win it back."""
 CHANCE = 2e-3
-"""So unlikely must the fooled of a few be, for a judge that is fooled as often as is allowed."""
+"""So unlikely must the fooled be, for a judge that is fooled as often as is allowed."""
 
-_WORDS = re.compile(r"\w+")
+
+def is_blank(text: str) -> bool:
+    """Whether there is nothing to be seen: white space and characters without a shape."""
+    return all(character.isspace() or unicodedata.category(character) in ("Cc", "Cf") for character in text)
 
 
 def is_degenerate(text: str) -> bool:
-    """Whether an answer is empty, punctuation alone, one word or character over and over, or a master key.
+    """Whether an answer to a request without a form of its own says nothing: it is blank, a master key, or one unit
+    over and over.
 
-    Signs such as "<" and emoji are answers.
+    Whatever may be right somewhere is an answer: numbers, brackets, signs, and the master keys that are one word.
     """
-    bare = text.strip()
-    if all(character.isspace() or unicodedata.category(character)[0] in "PC" for character in bare):
-        return True
-    if _plain(bare) in _KEYS:
-        return True
-    marks = bare.replace(" ", "")
-    if len(marks) >= MIN_RUN and len(set(marks)) == 1:
-        return True
-    words = bare.lower().split()
-    return len(words) >= MIN_REPEATS and len(set(words)) == 1
+    return is_blank(text) or _bare(text) in _KEYS or _is_repetition(text)
 
 
 def decoy_for(prompt_id: str, fraction: float) -> str | None:
@@ -73,17 +67,25 @@ class Trust:
 
     max_fooled: float
     fooled: tuple[bool, ...] = ()
-    """Oldest first, at most WINDOW."""
+    """Oldest first, at most WINDOW, none from before trust was last lost."""
     holds: bool = True
 
     def after(self, results: Sequence[bool]) -> Trust:
-        """Lost when chance hardly explains the few so far, or by the share of many; won back by the share of many."""
-        fooled = (*self.fooled, *results)[-WINDOW:]
-        if len(fooled) < MIN_PLANTED:
-            holds = self.holds and _tail(len(fooled), sum(fooled), self.max_fooled) > CHANCE
-        else:
-            holds = sum(fooled) <= self.max_fooled * len(fooled)
-        return replace(self, fooled=fooled, holds=holds)
+        """Lost when a judge that is fooled as often as is allowed would hardly be so by chance; won back when the share
+        of at least MIN_PLANTED since is at most what is allowed."""
+        trust = self
+        for result in results:
+            trust = trust._after(result)
+        return trust
+
+    def _after(self, result: bool) -> Trust:
+        fooled = (*self.fooled, result)[-WINDOW:]
+        if not self.holds:
+            won = len(fooled) >= MIN_PLANTED and sum(fooled) <= self.max_fooled * len(fooled)
+            return replace(self, fooled=fooled, holds=won)
+        if _tail(len(fooled), sum(fooled), self.max_fooled) < CHANCE:
+            return replace(self, fooled=(), holds=False)
+        return replace(self, fooled=fooled)
 
 
 def _tail(trials: int, least: int, p: float) -> float:
@@ -91,8 +93,21 @@ def _tail(trials: int, least: int, p: float) -> float:
     return sum(math.comb(trials, k) * p**k * (1.0 - p) ** (trials - k) for k in range(least, trials + 1))
 
 
-def _plain(text: str) -> str:
-    return " ".join(_WORDS.findall(text.lower()))
+def _is_repetition(text: str) -> bool:
+    """Spaces and case aside; the last unit may be cut off. Numbers and brackets may repeat."""
+    marks = "".join(text.casefold().split())
+    for unit in range(1, min(MAX_UNIT, len(marks) // MIN_REPEATS) + 1):
+        if marks[unit:] == marks[:-unit]:
+            return not any(unicodedata.category(mark) in _MAY_REPEAT for mark in marks[:unit])
+    return False
 
 
-_KEYS = frozenset(_plain(key) for key in MASTER_KEYS) - {""}
+_MAY_REPEAT = ("Nd", "Nl", "No", "Ps", "Pe")
+
+
+def _bare(text: str) -> str:
+    return text.strip().casefold().removesuffix(".")
+
+
+_KEYS = frozenset(_bare(key) for key in MASTER_KEYS if not key.isalpha())
+"""Without those that are one word: "Respuesta" may be a right answer."""

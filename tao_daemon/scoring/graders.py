@@ -1,12 +1,14 @@
 """Verifiers as graders: what decides by one answer at a time, and agreement, which looks at all.
 
-Checks run in worker threads, so the event loop never waits.
+Checks run in worker threads, so the event loop never waits; those that take long in a thread of their own, so that
+nobody else waits either.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from tao_daemon.domain.prompt import Prompt
@@ -27,9 +29,10 @@ class RequestVerifier(Protocol):
 
 
 class EachText:
-    """Implements `Grader`: each text by itself, at once and at no cost."""
+    """Implements `Grader`: each text by itself."""
 
-    is_free = True
+    is_absolute = True
+    unanswered = 0
 
     def __init__(
         self,
@@ -37,8 +40,10 @@ class EachText:
         *,
         applies: Callable[[Mapping[str, Any]], bool] = lambda request: True,
         close: Callable[[], None] = lambda: None,
+        is_free: bool = True,
     ) -> None:
         """`applies` is safe from any thread; `close` may block for a moment."""
+        self.is_free = is_free
         self._check = check
         self._applies = applies
         self._close = close
@@ -56,13 +61,34 @@ class EachText:
         await asyncio.to_thread(self._close)
 
 
-def by_text(verifier: Verifier, close: Callable[[], None] = lambda: None) -> EachText:
+def by_text(verifier: Verifier) -> EachText:
     """By the answer's text alone."""
 
     async def check(request: Mapping[str, Any], text: str) -> Score:
         return await asyncio.to_thread(verifier.check, text)
 
-    return EachText(check, close=close)
+    return EachText(check)
+
+
+def one_by_one(verifier: Verifier, close: Callable[[], None]) -> EachText:
+    """By the answer's text alone, one text at a time: for checks that take long.
+
+    After `close`, which must end a check under way, those that wait are up to the verifier; later ones are an ERROR.
+    """
+    thread = ThreadPoolExecutor(1, thread_name_prefix="one-by-one")
+
+    async def check(request: Mapping[str, Any], text: str) -> Score:
+        try:
+            found = asyncio.get_running_loop().run_in_executor(thread, verifier.check, text)
+        except RuntimeError:  # it takes no more
+            return Failure.ERROR
+        return await found
+
+    def end() -> None:
+        thread.shutdown(wait=False)
+        close()
+
+    return EachText(check, close=end, is_free=False)
 
 
 def by_request(verifier: RequestVerifier) -> EachText:
@@ -77,10 +103,14 @@ def by_request(verifier: RequestVerifier) -> EachText:
 def by_own_format() -> EachText:
     """By the form that a request itself demands; it applies to those that do."""
 
-    async def check(request: Mapping[str, Any], text: str) -> Score:
+    def checked(request: Mapping[str, Any], text: str) -> Score:
         verifier = request_verifier(request)
         assert verifier is not None
-        return await asyncio.to_thread(verifier.check, text)
+        return verifier.check(text)
+
+    async def check(request: Mapping[str, Any], text: str) -> Score:
+        # The schema too is compiled there, when it is no longer remembered.
+        return await asyncio.to_thread(checked, request, text)
 
     return EachText(check, applies=lambda request: request_verifier(request) is not None)
 
@@ -89,6 +119,8 @@ class AgreementGrader:
     """Implements `Grader` by the share of the texts that say the same."""
 
     is_free = False
+    is_absolute = False
+    unanswered = 0
 
     def __init__(self, extract: Callable[[str], str | None], *, low: float, high: float) -> None:
         """`extract` may raise TimeoutError."""

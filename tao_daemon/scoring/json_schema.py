@@ -58,7 +58,11 @@ class SafeSchema:
     def __init__(self, schema: Any) -> None:
         _check(schema)
         self._validator = _SafeValidator(schema, registry=Registry())
-        self._patterns = _patterns_of(schema)
+        try:
+            self._patterns = _patterns_of(schema)
+        except (AttributeError, TypeError, LookupError, RecursionError) as error:
+            # A reference may lead to what is no schema, which nobody has checked.
+            raise ValueError(f"a JSON Schema cannot be followed ({type(error).__name__}); check its $ref") from None
         self._keys = _keys_of(schema)
 
     def is_valid(self, value: Any, *, seconds: float) -> bool:

@@ -20,7 +20,7 @@ from tao_daemon.clients.scoring_server import REFUSALS, ChatReply, Exchange, Sco
 from tao_daemon.domain.errors import UpstreamError, UpstreamTimeout
 from tao_daemon.domain.prompt import Prompt
 from tao_daemon.domain.signals import DecoysJudged, Emit, ScorerAsked
-from tao_daemon.scoring.decoys import Trust, decoy_for
+from tao_daemon.scoring.decoys import Trust, decoy_for, is_blank, is_degenerate
 from tao_daemon.scoring.judging import (
     Question,
     Ranking,
@@ -32,7 +32,7 @@ from tao_daemon.scoring.judging import (
     reply_format,
     scores,
 )
-from tao_daemon.scoring.verifier import Failure, Score
+from tao_daemon.scoring.verifier import NO_ANSWER, Failure, Score
 
 _DIALECTS = (("response_format", "temperature"), ("response_format",), ("temperature",), ())
 """What of the optional a request asks for: servers that refuse one are asked without, and then always."""
@@ -64,6 +64,7 @@ class Judge:
     """Implements `Grader`."""
 
     is_free = False
+    is_absolute = True
 
     def __init__(self, settings: JudgeSettings, server: ScoringServer, emit: Emit) -> None:
         self._settings = settings
@@ -71,23 +72,32 @@ class Judge:
         self._emit = emit
         self._turns = asyncio.Semaphore(settings.concurrent_requests)
         self._trust = Trust(settings.max_fooled)
-        self._dialect = 0
-        self._understood = False
-        """Whether the server ever answered the dialect: what it then refuses is the question."""
+        self._dialect: int | None = None
+        """The fullest that the server ever answered: what it refuses in this one is the question. None before."""
+        self._unanswered = 0
+
+    @property
+    def unanswered(self) -> int:
+        return self._unanswered
 
     def applies(self, prompt: Prompt) -> bool:
         return True
 
     async def grade(self, prompt: Prompt, texts: Sequence[str]) -> list[Score]:
         """The share of the other completions that each is better than; see `judging.scores`."""
-        sheet = Sheet.of(texts)
+        # What a demanded form allows may look like nothing: [], "", 0.
+        sheet = Sheet.of(texts, is_blank if prompt.request.get("response_format") else is_degenerate)
         if len(sheet.answers) < 2:
             return [*scores(sheet, ())]
         decoy = decoy_for(prompt.id, self._settings.decoy_fraction)
+        if decoy in sheet.answers:
+            decoy = None  # which of the two it prefers would say nothing
         if decoy is None and not self._trust.holds:
             return [Failure.UNTRUSTED] * len(texts)
         asked = [question for pair in questions(sheet, seed=prompt.id, decoy=decoy) for question in pair]
         rankings = await asyncio.gather(*[self._ranking(prompt, question) for question in asked])
+        unanswered = all(ranking in NO_ANSWER for ranking in rankings)
+        self._unanswered = self._unanswered + 1 if unanswered else 0
         failures = [ranking for ranking in rankings if isinstance(ranking, Failure)]
         if failures:
             return [failures[0]] * len(texts)
@@ -129,20 +139,18 @@ class Judge:
 
     async def _reply(self, text: str, question: Question) -> ChatReply:
         async with self._turns:
+            dialect = 0 if self._dialect is None else self._dialect
             while True:
-                dialect = self._dialect
                 body = self._body(text, question, dialect)
                 try:
                     reply = await self._server.chat(body, self._settings.timeout_seconds, self._failed)
                 except UpstreamError as error:
-                    if error.status not in REFUSALS or self._understood:
+                    # One that was refused in all dialects says nothing of them: it changes nothing for the others.
+                    if error.status not in REFUSALS or self._dialect is not None or dialect == len(_DIALECTS) - 1:
                         raise
-                    if dialect == len(_DIALECTS) - 1:
-                        self._dialect = 0  # so it was not the dialect that it refused
-                        raise
-                    self._dialect = max(self._dialect, dialect + 1)
+                    dialect += 1
                 else:
-                    self._understood = True
+                    self._dialect = dialect if self._dialect is None else min(dialect, self._dialect)
                     return reply
 
     def _body(self, text: str, question: Question, dialect: int) -> dict[str, Any]:
@@ -155,12 +163,11 @@ class Judge:
         }
 
     def _learn(self, fooled: bool) -> None:
-        trusted = self._trust.holds
-        self._trust = self._trust.after([fooled])
+        before, self._trust = self._trust, self._trust.after([fooled])
         self._emit(DecoysJudged(self._settings.name, planted=1, fooled=int(fooled)))
-        if self._trust.holds != trusted:
+        if self._trust.holds != before.holds:
             message = "judge is trusted again" if self._trust.holds else "judge is not trusted: it can be fooled"
-            last = self._trust.fooled
+            last = (*before.fooled, fooled)
             extra = {"scorer": self._settings.name, "planted": len(last), "fooled": sum(last)}
             _log.warning(message, extra=extra)
 

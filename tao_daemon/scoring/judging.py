@@ -16,7 +16,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,8 +27,9 @@ LETTERS = "ABCDEFGHIJKLMNOPQ"
 """One more than MAX_LISTED: an answer may be planted."""
 CUT = "\n[… {} characters left out here …]\n"
 
-_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
-_FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n```\Z", re.DOTALL)
+_THOUGHTS = re.compile(r"\A(?!\s*[{`]).*?</think>", re.DOTALL)
+"""Some servers leave out the tag that opens them: it is part of the template."""
+_FENCE = "```"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,8 @@ class Sheet:
     """Which of `answers` each text is; None for one that says nothing."""
 
     @classmethod
-    def of(cls, texts: Sequence[str]) -> Sheet:
-        shown = [None if is_degenerate(text) else text.strip() for text in texts]
+    def of(cls, texts: Sequence[str], says_nothing: Callable[[str], bool] = is_degenerate) -> Sheet:
+        shown = [None if says_nothing(text) else text.strip() for text in texts]
         answers = list(dict.fromkeys(text for text in shown if text is not None))
         places = {text: place for place, text in enumerate(answers)}
         return cls(len(texts), tuple(answers), tuple(None if text is None else places[text] for text in shown))
@@ -176,8 +177,8 @@ def parsed(reply: str, question: Question) -> Ranking | str:
     A leading block of thoughts and one code fence around the whole are not held against it.
     """
     text = _THOUGHTS.sub("", reply, count=1).strip()
-    if (fenced := _FENCE.match(text)) is not None:
-        text = fenced[1]
+    if text.startswith(_FENCE) and text.endswith(_FENCE):
+        text = text.removeprefix(_FENCE).removesuffix(_FENCE).removeprefix("json")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

@@ -16,10 +16,12 @@ from tao_daemon.scoring.verifier import Verifier
 
 TIMEOUT_SECONDS = 1.0
 """Deadline of one answer: the schema is a client's."""
+MAX_SCHEMA_BYTES = 64 << 10
+"""Of a schema as ASCII JSON; a larger one is no verifier: nothing bounds the time that compiling takes."""
 
 
 def request_verifier(request: Mapping[str, Any]) -> Verifier | None:
-    """The verifier of a request, None without one. Safe from any thread."""
+    """The verifier of a request, None without one. Safe from any thread; a schema not seen lately is compiled."""
     wanted = request.get("response_format")
     if not isinstance(wanted, Mapping):
         return None
@@ -28,10 +30,16 @@ def request_verifier(request: Mapping[str, Any]) -> Verifier | None:
     if wanted.get("type") != "json_schema" or not isinstance(wanted.get("json_schema"), Mapping):
         return None
     schema = wanted["json_schema"].get("schema")
-    return _verifier(json.dumps(schema, sort_keys=True)) if isinstance(schema, Mapping) else None
+    if not isinstance(schema, Mapping):
+        return None
+    try:
+        text = json.dumps(schema, sort_keys=True)
+    except (RecursionError, TypeError, ValueError):
+        return None
+    return _verifier(text) if len(text) <= MAX_SCHEMA_BYTES else None
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=256)
 def _verifier(schema: str) -> Verifier | None:
     try:
         return JsonVerifier(json.loads(schema), timeout_seconds=TIMEOUT_SECONDS)

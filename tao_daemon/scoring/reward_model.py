@@ -24,7 +24,7 @@ from tao_daemon.domain.prompt import Prompt
 from tao_daemon.domain.signals import Emit, ScorerAsked
 from tao_daemon.scoring.judging import shown_request
 from tao_daemon.scoring.reward_process import RewardProcess
-from tao_daemon.scoring.verifier import Failure, Score
+from tao_daemon.scoring.verifier import NO_ANSWER, Failure, Score
 
 _log = logging.getLogger(__name__)
 
@@ -57,12 +57,18 @@ class RewardModel:
     """Implements `Grader`."""
 
     is_free = False
+    is_absolute = True
 
     def __init__(self, name: str, source: RewardSource, sigmoid: Sigmoid, emit: Emit) -> None:
         self._name = name
         self._source = source
         self._sigmoid = sigmoid
         self._emit = emit
+        self._unanswered = 0
+
+    @property
+    def unanswered(self) -> int:
+        return self._unanswered
 
     def applies(self, prompt: Prompt) -> bool:
         return True
@@ -71,6 +77,7 @@ class RewardModel:
         if not texts:
             return []
         raw = await self._source.raw(prompt, texts, self._tell)
+        self._unanswered = self._unanswered + 1 if isinstance(raw, Failure) and raw in NO_ANSWER else 0
         if isinstance(raw, Failure):
             return [raw] * len(texts)
         return [self._sigmoid(score) for score in raw]
@@ -177,14 +184,17 @@ def check_classifier(folder: Path) -> None:
     """Raises ValueError for a folder that is no sequence classifier with one output, in safetensors."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f"cannot read {folder / 'config.json'}: {type(error).__name__}; set url, or a folder"
         ) from None
-    kinds = config.get("architectures") or [""]
-    if not str(kinds[0]).endswith("ForSequenceClassification"):
-        raise ValueError(f"{folder} holds {kinds[0] or 'no known architecture'}, not a sequence classifier")
-    outputs = len(config.get("id2label") or (0, 1))
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder / 'config.json'} is no JSON object; is it a model's?")
+    kinds, labels = config.get("architectures"), config.get("id2label")
+    kind = kinds[0] if isinstance(kinds, list) and kinds else ""
+    if not str(kind).endswith("ForSequenceClassification"):
+        raise ValueError(f"{folder} holds {kind or 'no known architecture'}, not a sequence classifier")
+    outputs = len(labels) if isinstance(labels, dict) and labels else 2
     if outputs != 1:
         raise ValueError(f"{folder} has {outputs} outputs; a reward model has one (num_labels = 1)")
     if not any(folder.glob("*.safetensors")):

@@ -1,7 +1,7 @@
 """A reward model in a child process of its own: its memory, its torch and its crashes are not ours.
 
 One request at a time. A child that dies is started once more within the call; one that takes too long is killed;
-one that cannot load is left alone for a while. It ends when we close its stdin, and so when we end.
+one that cannot load, or dies of it, is left alone for a while. It ends when we close its stdin, and so when we end.
 
 first request → started and loaded → one JSON line each way per request → close
 """
@@ -12,6 +12,8 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
+import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping, Sequence
@@ -99,7 +101,7 @@ class RewardProcess:
                 hello = await _line(self._child)
             if "ready" not in hello:
                 raise _Unloadable(hello.get("failed", "it does not say why"))
-        except (OSError, TimeoutError, _Unloadable) as error:
+        except (OSError, TimeoutError, _Died, _Unloadable) as error:
             reason = str(error) or f"not loaded within {self._start_seconds:g} s"
             _log.warning("reward model cannot be loaded", extra={"reason": reason, "folder": self._command[-1]})
             self._not_before = now() + PAUSE_SECONDS
@@ -114,8 +116,10 @@ class RewardProcess:
             return
         assert child.stdin is not None
         child.stdin.close()
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
+        # Process.kill() looks first whether the child has ended, and so takes its status away from asyncio's watcher.
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
         await child.wait()
 
 
@@ -125,7 +129,7 @@ async def _exchange(child: Process, request: Mapping[str, Any]) -> dict[str, Any
         child.stdin.write(json.dumps(request).encode() + b"\n")
         await child.stdin.drain()
     except (BrokenPipeError, ConnectionResetError):
-        raise _Died from None
+        raise _Died("it ended") from None
     return await _line(child)
 
 
@@ -134,9 +138,9 @@ async def _line(child: Process) -> dict[str, Any]:
     try:
         value = json.loads(await child.stdout.readline())
     except ValueError:  # also of an empty line: its stdout has ended
-        raise _Died from None
+        raise _Died("it ended (out of memory?), or says what is no JSON") from None
     if not isinstance(value, dict):
-        raise _Died
+        raise _Died("it says what is not of the protocol")
     return value
 
 

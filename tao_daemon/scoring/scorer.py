@@ -1,7 +1,8 @@
 """Scores completions with the configured scorers and with what the request itself demands.
 
 A text that any of its scorers fails on has no reward. `score` sees a prompt's completions together, `absolute` the
-answers that a gate compares.
+answers that a gate compares. A scorer whose server has not answered `MAX_UNANSWERED` calls in a row is down: that is
+no property of the texts, and both raise UpstreamError for who can wait, until a call is answered again.
 config → graders built and checked → prompt and texts → rewards → close
 """
 
@@ -16,17 +17,23 @@ from dataclasses import dataclass
 import aiohttp
 
 from tao_daemon.config import Match, ScorerConfig
-from tao_daemon.domain.errors import ConfigError
+from tao_daemon.domain.errors import ConfigError, UpstreamError
 from tao_daemon.domain.prompt import Prompt
 from tao_daemon.domain.signals import Emit, ScorerFailed, discard
 from tao_daemon.scoring.building import build_grader
 from tao_daemon.scoring.combine import absolute, within_group
 from tao_daemon.scoring.graders import by_own_format
 from tao_daemon.scoring.matching import matches
-from tao_daemon.scoring.verifier import Failure, Grader, Score
+from tao_daemon.scoring.verifier import NO_ANSWER, Failure, Grader, Score
 
 REQUEST_SCORER = "request.response_format"
 """Name of the verifier that a request brings with it; no configured scorer can have it."""
+
+NO_SCORER = "none"
+UNMATCHED = "unmatched"
+"""Of ScorerFailed: no scorer matches the prompt, so nobody gives its texts a score."""
+MAX_UNANSWERED = 8
+"""Calls of a scorer in a row that its server leaves unanswered before it counts as down."""
 
 Combine = Callable[[list[list[float]], list[float]], list[float]]
 
@@ -41,9 +48,12 @@ class _Entry:
     grader: Grader
 
 
+_Row = tuple[_Entry, Sequence[Score]]
+
+
 class ConfiguredScorer:
     """Implements `Scorer`. Raises ConfigError for a scorer that cannot work. Use from one event loop;
-    `accepts` and `names` are safe from any thread."""
+    `accepts`, `judges` and `names` are safe from any thread."""
 
     def __init__(
         self,
@@ -63,27 +73,34 @@ class ConfiguredScorer:
     def accepts(self, prompt: Prompt) -> bool:
         return bool(self._applying(prompt))
 
+    def judges(self, prompt: Prompt) -> bool:
+        return any(entry.grader.is_absolute for entry in self._applying(prompt))
+
     def names(self, prompt: Prompt) -> tuple[str, ...]:
         return tuple(entry.name for entry in self._applying(prompt))
 
     async def score(self, prompt: Prompt, texts: Sequence[str]) -> Sequence[float | None]:
         """Rewards for training, relative to the group where several scorers apply."""
-        entries = self._asked(prompt)
-        table = await asyncio.gather(*[entry.grader.grade(prompt, texts) for entry in entries])
-        return self._rewards(prompt, len(texts), list(zip(entries, table, strict=True)), self._within_group)
+        rows = await self._graded(prompt, texts)
+        self._report(prompt, len(texts), rows)
+        return _rewards(len(texts), rows, self._within_group)
 
     async def absolute(self, prompt: Prompt, texts: Sequence[str]) -> Sequence[float | None]:
         """Scores for evaluation: the weighted mean of raw scores. None too where no scorer says anything of so few
         texts."""
-        entries = self._asked(prompt)
+        entries = await self._asked(prompt)
         table = await asyncio.gather(*[entry.grader.absolute(prompt, texts) for entry in entries])
         rows = [(entry, row) for entry, row in zip(entries, table, strict=True) if row is not None]
-        return self._rewards(prompt, len(texts), rows, absolute)
+        _wait_for_servers(rows)
+        if rows or not entries:
+            self._report(prompt, len(texts), rows)
+        return _rewards(len(texts), rows, absolute)
 
     async def preview(self, prompt: Prompt, texts: Sequence[str]) -> Sequence[float | None] | None:
-        if not all(entry.grader.is_free for entry in self._asked(prompt)):
+        """Reports no failures: who is previewed is scored later."""
+        if not all(entry.grader.is_free for entry in await self._asked(prompt)):
             return None
-        return await self.score(prompt, texts)
+        return _rewards(len(texts), await self._graded(prompt, texts), self._within_group)
 
     async def close(self) -> None:
         """End what scorers hold, processes of their own among it. Idempotent."""
@@ -97,29 +114,28 @@ class ConfiguredScorer:
             if matches(prompt, **entry.match.model_dump()) and entry.grader.applies(prompt)
         ]
 
-    def _asked(self, prompt: Prompt) -> list[_Entry]:
-        entries = self._applying(prompt)
-        if not entries:
-            raise ValueError(f"no scorer matches prompt {prompt.id}; ask accepts() before")
-        return entries
+    async def _asked(self, prompt: Prompt) -> list[_Entry]:
+        # Whether one applies may take a schema to compile, or a pattern to match.
+        return await asyncio.to_thread(self._applying, prompt)
+
+    async def _graded(self, prompt: Prompt, texts: Sequence[str]) -> list[_Row]:
+        entries = await self._asked(prompt)
+        table = await asyncio.gather(*[entry.grader.grade(prompt, texts) for entry in entries])
+        rows: list[_Row] = list(zip(entries, table, strict=True))
+        _wait_for_servers(rows)
+        return rows
 
     def _within_group(self, rows: list[list[float]], weights: list[float]) -> list[float]:
         return within_group(rows, weights, min_spread=self._min_spread)
 
-    def _rewards(
-        self, prompt: Prompt, texts: int, rows: Sequence[tuple[_Entry, Sequence[Score]]], combine: Combine
-    ) -> list[float | None]:
+    def _report(self, prompt: Prompt, texts: int, rows: Sequence[_Row]) -> None:
+        if not rows and texts:
+            self._report_failures(NO_SCORER, prompt.id, Counter({UNMATCHED: texts}))
         for entry, row in rows:
-            self._report_failures(entry.name, prompt.id, row)
-        good = [place for place in range(texts) if not any(isinstance(row[place], Failure) for _, row in rows)]
-        if not good or not rows:
-            return [None] * texts
-        table = [[float(row[place]) for place in good] for _, row in rows]
-        found = dict(zip(good, combine(table, [entry.weight for entry, _ in rows]), strict=True))
-        return [found.get(place) for place in range(texts)]
+            failures = Counter(score.value for score in row if isinstance(score, Failure))
+            self._report_failures(entry.name, prompt.id, failures)
 
-    def _report_failures(self, name: str, prompt_id: str, row: Sequence[Score]) -> None:
-        failures = Counter(score.value for score in row if isinstance(score, Failure))
+    def _report_failures(self, name: str, prompt_id: str, failures: Counter[str]) -> None:
         for kind, count in failures.items():
             self._emit(ScorerFailed(name, kind, count))
         if failures:
@@ -127,8 +143,27 @@ class ConfiguredScorer:
             _log.warning("scorer failed", extra=extra)
 
 
+def _rewards(texts: int, rows: Sequence[_Row], combine: Combine) -> list[float | None]:
+    good = [place for place in range(texts) if not any(isinstance(row[place], Failure) for _, row in rows)]
+    if not good or not rows:
+        return [None] * texts
+    table = [[float(row[place]) for place in good] for _, row in rows]
+    found = dict(zip(good, combine(table, [entry.weight for entry, _ in rows]), strict=True))
+    return [found.get(place) for place in range(texts)]
+
+
+def _wait_for_servers(rows: Sequence[_Row]) -> None:
+    """Raises UpstreamError for a scorer whose server is down."""
+    for entry, row in rows:
+        if entry.grader.unanswered >= MAX_UNANSWERED and row and all(score in NO_ANSWER for score in row):
+            raise UpstreamError(
+                f"the server of scorer {entry.name!r} left its last {entry.grader.unanswered} calls without an answer; "
+                "start it, or check its entry in [[scorers]]"
+            )
+
+
 def _entry(config: ScorerConfig, session: aiohttp.ClientSession | None, emit: Emit) -> _Entry:
     try:
         return _Entry(config.name, config.weight, config.match, build_grader(config, session, emit))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ConfigError(f"scorer {config.name!r} ({config.type}): {error}") from None

@@ -8,7 +8,7 @@
 
 Queries run in a process of their own, one at a time (see `sql_worker`). Over its deadline the process is killed, and
 the next query starts another; so a query that never ends, or takes all memory, is a Failure and harms nothing.
-fixture → process started, fixture run → query in, score out → process ends when this one does
+fixture → process started, fixture run → query in, score out → close: process killed, whatever is asked then an ERROR
 """
 
 from __future__ import annotations
@@ -48,8 +48,12 @@ class SqlVerifier:
         self._timeout = timeout_seconds
         self._fixture = _read(fixture)
         self._turn = threading.Lock()
+        self._closing = threading.Lock()
+        """Held for moments only, so that closing waits for no query."""
+        self._closed = False
+        self._process: _Process | None = None
         try:
-            self._process: _Process | None = _Process(self._fixture)
+            self._ready()
         except _Broken as error:
             raise ValueError(f"fixture {fixture} does not run: {error}") from None
 
@@ -68,23 +72,48 @@ class SqlVerifier:
             self._turn.release()
 
     def close(self) -> None:
-        """End the process; a later query starts another. Idempotent."""
+        """End the process at once; a query that runs, waits or comes later is an ERROR. Idempotent."""
+        with self._closing:
+            self._closed = True
+            if self._process is not None:
+                self._process.kill()
+        # Who has the turn finds the process dead.
         with self._turn:
+            self._drop()
+
+    def _graded(self, query: str) -> Score:
+        """Needs the turn."""
+        try:
+            answer = self._ready().ask({"query": query}, seconds=self._timeout)
+        except TimeoutError:
+            self._drop()
+            return Failure.TIMEOUT
+        except _Broken:
+            self._drop()
+            return Failure.ERROR
+        return float(answer["score"]) if "score" in answer else Failure.ERROR
+
+    def _ready(self) -> _Process:
+        """The process with its fixture in place. Raises _Broken. Needs the turn."""
+        with self._closing:
+            if self._closed:
+                raise _Broken("the verifier is closed")
+            if self._process is not None:
+                return self._process
+            # In reach of close() before it is ready: the fixture may take long.
+            process = self._process = _Process()
+        try:
+            process.load(self._fixture)
+        except _Broken:
+            self._drop()
+            raise
+        return process
+
+    def _drop(self) -> None:
+        with self._closing:
             process, self._process = self._process, None
         if process is not None:
             process.end()
-
-    def _graded(self, query: str) -> Score:
-        process, self._process = self._process, None
-        try:
-            process = process or _Process(self._fixture)
-            answer = process.ask({"query": query}, seconds=self._timeout)
-        except TimeoutError:
-            return Failure.TIMEOUT
-        except _Broken:
-            return Failure.ERROR
-        self._process = process
-        return float(answer["score"]) if "score" in answer else Failure.ERROR
 
 
 class _Broken(Exception):
@@ -92,9 +121,9 @@ class _Broken(Exception):
 
 
 class _Process:
-    """One worker with its fixture in place. Raises _Broken. After any exception of its methods it is dead."""
+    """One worker. Raises _Broken. After any exception of its methods it is dead."""
 
-    def __init__(self, fixture: str) -> None:
+    def __init__(self) -> None:
         try:
             self._child = subprocess.Popen(
                 WORKER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
@@ -103,6 +132,13 @@ class _Process:
         except OSError as error:
             raise _Broken(f"cannot start a process: {error.strerror}") from None
         self.end = weakref.finalize(self, _end, self._child)
+        """Only for who has the turn: it closes what `ask` reads."""
+
+    def kill(self) -> None:
+        """Safe while another thread asks: that finds it ended."""
+        self._child.kill()
+
+    def load(self, fixture: str) -> None:
         try:
             ready = self.ask({"fixture": fixture}, seconds=START_SECONDS)
         except TimeoutError:

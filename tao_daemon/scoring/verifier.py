@@ -26,6 +26,9 @@ class Failure(StrEnum):
     """The judge prefers meaningless answers to real ones."""
 
 
+NO_ANSWER = frozenset({Failure.UNAVAILABLE, Failure.TIMEOUT})
+"""Of a server: it may be gone."""
+
 Score = float | Failure
 """A number in [0, 1], or a failure."""
 
@@ -39,12 +42,23 @@ class Verifier(Protocol):
 class Grader(Protocol):
     """Scores the completions of one prompt together. Never raises for what a server, a model or a text does.
 
-    Use from one event loop; `applies` and `is_free` are safe from any thread.
+    Use from one event loop; `applies`, `is_free` and `is_absolute` are safe from any thread.
     """
 
     @property
     def is_free(self) -> bool:
         """Whether each text is scored by itself, at once and at no cost: scores are then to be had while sampling."""
+        ...
+
+    @property
+    def is_absolute(self) -> bool:
+        """Whether `absolute` says anything of the two answers that a gate compares."""
+        ...
+
+    @property
+    def unanswered(self) -> int:
+        """How many of the last calls in a row got no answer from the server that scores, only failures in NO_ANSWER;
+        0 without a server. Calls that needed none do not count."""
         ...
 
     def applies(self, prompt: Prompt) -> bool:

@@ -38,7 +38,10 @@ UNSCORED = counter(
     "Completions that a scorer gave no score; their groups are left out.",
     "tao_scoring_failures rises: which scorer, and why. untrusted: a judge fell for planted answers.",
     _SCORER,
-    Label("kind", ("timeout", "error", "out_of_range", "stuck", "unreadable", "unavailable", "untrusted", OTHER)),
+    Label(
+        "kind",
+        ("timeout", "error", "out_of_range", "stuck", "unreadable", "unavailable", "untrusted", "unmatched", OTHER),
+    ),
 )
 REQUESTS = counter(
     "tao_scoring_requests",

@@ -3,7 +3,7 @@
     A = r − mean(plain r)        ρ = πθ/π₀        m = π₀/μ
     L = −1/(G·L_max) Σ_i Σ_t  w · min(ρA, clip(ρ, 1 − low, 1 + high)·A)
     plain samples     w = min(m, 2), or 0 for the whole sequence when mean_t(m − log m − 1) > 0.01
-    strategy samples  w = 1, kept only if A > 0
+    strategy samples  w = 1, kept only if A > 0, and a `high` of their own
 
 G: samples of the group; L_max: longest completion of the training. Left out on purpose: division by the spread of
 rewards (it favours prompts that are nearly solved or hopeless) and by each sequence's own length (it favours long
@@ -16,35 +16,16 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from tao_daemon.domain.report import SAME
-from tao_daemon.learning.objectives.objective import Fixed, Sizes, plain_rewards
-from tao_daemon.learning.objectives.ratios import Clip, clip_removes_T, clipped_surrogate, importance_weights
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from tao_daemon.learning.objectives.objective import Sizes, plain_rewards
+from tao_daemon.learning.objectives.ratios import Surrogate
 
 
 @dataclass(frozen=True, slots=True)
-class ClippedPolicyGradient:
-    clip: Clip
-
+class ClippedPolicyGradient(Surrogate):
     def advantages(self, rewards: Sequence[float], is_plain: Sequence[bool]) -> list[float]:
         baseline = statistics.fmean(plain_rewards(rewards, is_plain))
         return [reward - baseline for reward in rewards]
 
-    def keeps(self, advantage: float, *, plain: bool) -> bool:
-        return plain or advantage > SAME
-
     def scale(self, samples: int, sizes: Sizes) -> float:
         return 1.0 / (samples * sizes.longest)
-
-    def weights_T(self, reference_T: Tensor, behaviour_T: Tensor, owners_T: Tensor) -> Tensor:
-        return importance_weights(reference_T, behaviour_T, owners_T)
-
-    def loss(self, now_T: Tensor, fixed: Fixed) -> Tensor:
-        return (clipped_surrogate(now_T, fixed, self.clip) * fixed.scales_S[fixed.owners_T]).sum()
-
-    def clipped_T(self, now_T: Tensor, fixed: Fixed) -> Tensor:
-        return clip_removes_T(now_T, fixed, self.clip)

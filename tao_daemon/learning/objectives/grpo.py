@@ -4,7 +4,8 @@
     L = −1/N̄ Σ_i Σ_t  w · min(ρA, clip(ρ, 1 − low, 1 + high)·A)
 
 N̄: mean number of completion tokens of a group over the training. w as for the clipped policy gradient: min(π₀/μ, 2)
-as a constant, 0 for sequences that fail the K3 mask, 1 for strategy samples, which are kept only if A > 0.
+as a constant, 0 for sequences that fail the K3 mask, 1 for strategy samples, which are kept only if A > 0 and have a
+`high` of their own.
 
 Source: DeepSeekMath, arXiv 2402.03300, with the token normalisation of DAPO (2503.14476), which is TRL's default
 (`loss_type="dapo"`, `scale_rewards="group"`, beta = 0). With plain samples alone, from a sampler that is the trainer,
@@ -17,38 +18,19 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from tao_daemon.domain.report import SAME
-from tao_daemon.learning.objectives.objective import Fixed, Sizes, plain_rewards
-from tao_daemon.learning.objectives.ratios import Clip, clip_removes_T, clipped_surrogate, importance_weights
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from tao_daemon.learning.objectives.objective import Sizes, plain_rewards
+from tao_daemon.learning.objectives.ratios import Surrogate
 
 EPSILON = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
-class Grpo:
-    clip: Clip
-
+class Grpo(Surrogate):
     def advantages(self, rewards: Sequence[float], is_plain: Sequence[bool]) -> list[float]:
         baseline = statistics.fmean(plain_rewards(rewards, is_plain))
         spread = statistics.stdev(rewards) if len(rewards) > 1 else 0.0
         return [(reward - baseline) / (spread + EPSILON) for reward in rewards]
 
-    def keeps(self, advantage: float, *, plain: bool) -> bool:
-        return plain or advantage > SAME
-
     def scale(self, samples: int, sizes: Sizes) -> float:
         return 1.0 / sizes.per_group
-
-    def weights_T(self, reference_T: Tensor, behaviour_T: Tensor, owners_T: Tensor) -> Tensor:
-        return importance_weights(reference_T, behaviour_T, owners_T)
-
-    def loss(self, now_T: Tensor, fixed: Fixed) -> Tensor:
-        return (clipped_surrogate(now_T, fixed, self.clip) * fixed.scales_S[fixed.owners_T]).sum()
-
-    def clipped_T(self, now_T: Tensor, fixed: Fixed) -> Tensor:
-        return clip_removes_T(now_T, fixed, self.clip)

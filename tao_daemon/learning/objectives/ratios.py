@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tao_daemon.domain.report import SAME
 from tao_daemon.learning.objectives.objective import Fixed
 
 if TYPE_CHECKING:
@@ -21,10 +22,20 @@ MAX_DIVERGENCE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """ρ is clipped to [1 − low, 1 + high]."""
+    """ρ is clipped to [1 − low, 1 + high], on tokens that π₀ did not sample to [1 − low, 1 + strategy_high].
+
+    The clip keeps πθ near the policy that sampled. A strategy's tokens come from another prompt: π₀ may find them
+    rare, and 1.28 times rare is rare, so that under `high` what exploration finds would hardly be learned.
+    """
 
     low: float
     high: float
+    strategy_high: float
+
+    def upper_T(self, fixed: Fixed) -> Tensor:
+        """1 + high per token."""
+        high_T = fixed.reference_T.new_full(fixed.reference_T.shape, 1.0 + self.strategy_high)
+        return high_T.masked_fill(fixed.plain_T, 1.0 + self.high)
 
 
 def k3(log_ratio_T: Tensor) -> Tensor:
@@ -47,7 +58,7 @@ def clipped_surrogate(now_T: Tensor, fixed: Fixed, clip: Clip) -> Tensor:
     """−w·min(ρA, clip(ρ, 1 − low, 1 + high)·A) per token, with ρ = πθ/π₀ (PPO, arXiv 1707.06347, eq. 7)."""
     ratio_T = (now_T - fixed.reference_T).exp()
     advantages_T = fixed.advantages_S[fixed.owners_T]
-    clipped_T = ratio_T.clamp(1.0 - clip.low, 1.0 + clip.high) * advantages_T
+    clipped_T = ratio_T.clamp(min=1.0 - clip.low).minimum(clip.upper_T(fixed)) * advantages_T
     return -(fixed.weights_T * (ratio_T * advantages_T).minimum(clipped_T))
 
 
@@ -55,9 +66,28 @@ def clip_removes_T(now_T: Tensor, fixed: Fixed, clip: Clip) -> Tensor:
     """Tokens whose gradient the clip removes: already moved far enough in the direction of their advantage."""
     ratio_T = (now_T - fixed.reference_T).exp()
     advantages_T = fixed.advantages_S[fixed.owners_T]
-    above_T = (ratio_T > 1.0 + clip.high) & (advantages_T > 0)
+    above_T = (ratio_T > clip.upper_T(fixed)) & (advantages_T > 0)
     below_T = (ratio_T < 1.0 - clip.low) & (advantages_T < 0)
     return above_T | below_T
+
+
+@dataclass(frozen=True, slots=True)
+class Surrogate:
+    """What objectives with a clipped surrogate share: all but advantages and scale."""
+
+    clip: Clip
+
+    def keeps(self, advantage: float, *, plain: bool) -> bool:
+        return plain or advantage > SAME
+
+    def weights_T(self, reference_T: Tensor, behaviour_T: Tensor, owners_T: Tensor) -> Tensor:
+        return importance_weights(reference_T, behaviour_T, owners_T)
+
+    def loss(self, now_T: Tensor, fixed: Fixed) -> Tensor:
+        return (clipped_surrogate(now_T, fixed, self.clip) * fixed.scales_S[fixed.owners_T]).sum()
+
+    def clipped_T(self, now_T: Tensor, fixed: Fixed) -> Tensor:
+        return clip_removes_T(now_T, fixed, self.clip)
 
 
 def sum_by_sequence(values_T: Tensor, owners_T: Tensor) -> Tensor:

@@ -24,11 +24,11 @@ def build_objective(spec: TrainingSpec, groups: Sequence[ScoredGroup]) -> Object
 
 
 def _clipped(spec: TrainingSpec, groups: Sequence[ScoredGroup]) -> Objective:
-    return ClippedPolicyGradient(Clip(spec.clip_low, spec.clip_high))
+    return ClippedPolicyGradient(_clip(spec))
 
 
 def _grpo(spec: TrainingSpec, groups: Sequence[ScoredGroup]) -> Objective:
-    return Grpo(Clip(spec.clip_low, spec.clip_high))
+    return Grpo(_clip(spec))
 
 
 def _oapl(spec: TrainingSpec, groups: Sequence[ScoredGroup]) -> Objective:
@@ -46,6 +46,10 @@ OBJECTIVES: Mapping[str, Callable[[TrainingSpec, Sequence[ScoredGroup]], Objecti
     "oapl": _oapl,
     "raft": _raft,
 }
+
+
+def _clip(spec: TrainingSpec) -> Clip:
+    return Clip(spec.clip_low, spec.clip_high, spec.strategy_clip_high)
 
 
 def _median_tokens(groups: Sequence[ScoredGroup]) -> float:

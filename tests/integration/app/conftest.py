@@ -96,7 +96,7 @@ class CountingTrainer:
 
     async def train(self, job: TrainingJob, progress: Callable[..., None]) -> TrainingResult:
         limits = self._training
-        objective = ClippedPolicyGradient(Clip(limits.clip_low, limits.clip_high))
+        objective = ClippedPolicyGradient(Clip(limits.clip_low, limits.clip_high, limits.strategy_clip_high))
         chosen = select(
             job.groups, objective, min_spread=limits.min_spread, max_sequence_tokens=limits.max_sequence_tokens
         )

@@ -70,6 +70,7 @@ def spec(base: Path) -> TrainingSpec:
         micro_batch_tokens=1024,
         clip_low=0.2,
         clip_high=0.28,
+        strategy_clip_high=4.0,
         value_temperature=1.0,
         policy_temperature=0.0,
         gradient_clip=1.0,

@@ -16,6 +16,7 @@ from tao_daemon.learning.contract import TrainingSpec
 from tao_daemon.learning.course import Course, Look
 from tao_daemon.learning.dev_objective import MAX_WEIGHT, DevSet
 from tao_daemon.learning.dev_split import DevGroup, split
+from tao_daemon.learning.kl_meter import KlMeter
 from tao_daemon.learning.learner import Learner
 from tao_daemon.learning.objectives.registry import build_objective
 from tao_daemon.learning.optimisation import Company, optimise
@@ -83,7 +84,8 @@ def optimised(policy: Policy, spec: TrainingSpec, many: Many, dev: Any) -> tuple
     chosen = select(training, build_objective(spec, training), min_spread=0.05, max_sequence_tokens=64)
     learner = Learner(policy, chosen.objective, spec, ALONE)
     told: list[int] = []
-    company = Company(dev, None, lambda step: told.append(step.step))
+    meter = KlMeter(policy, chosen.groups, spec)
+    company = Company(meter, dev, None, lambda step: told.append(step.step))
     outcome = optimise(learner, reference(policy, chosen, spec), spec, company, Course())
     assert outcome.past_its_best == outcome.course.past_its_best
     return outcome.course, told

@@ -61,6 +61,8 @@ def job(spec: TrainingSpec, adapter: Callable[[str, float], str]) -> DivergenceS
         candidate=adapter("candidate", 0.2),
         start=adapter("start", 0.1),
         micro_batch_tokens=60,
+        rank=spec.rank,
+        memory_headroom=0.0,
         dtype="float32",
     )
 
@@ -130,6 +132,29 @@ def test_what_cannot_be_measured_says_why(
         divergence.measure(replace(job, **change), sampled)
 
 
+def test_short_memory_means_smaller_batches_and_the_same_figures(
+    job: DivergenceSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    every = divergence.batches
+    monkeypatch.setattr(divergence, "batches", lambda them, limit: (seen.append(limit), every(them, limit))[1])
+    much = divergence.measure(replace(job, micro_batch_tokens=4096), answers(), lambda: 2**40)
+    with pytest.raises(TrainingError, match="needs .* GiB at the least .* lower training.memory_headroom") as caught:
+        divergence.measure(job, answers(), lambda: 2**20)
+    least = float(str(caught.value).split("needs ")[1].split()[0])
+    little = divergence.measure(replace(job, micro_batch_tokens=4096), answers(), lambda: int((least + 0.005) * 2**30))
+    assert seen[1] < seen[0] == 4096
+    assert little.from_base == pytest.approx(much.from_base, rel=1e-5)
+
+
+def test_logits_are_compared_in_float32(job: DivergenceSpec, adapter: Callable[[str, float], str]) -> None:
+    """A bfloat16 logit is off by up to a 256th of itself: more than this divergence."""
+    near = replace(job, candidate=adapter("nearly", 2e-2), start=None)
+    exact = divergence.measure(near, answers(40)).from_base
+    half = divergence.measure(replace(near, dtype="bfloat16"), answers(40)).from_base
+    assert half == pytest.approx(exact, rel=0.5)
+
+
 def record(folder: str, digest: str) -> AdapterRecord:
     lineage = Lineage(1, None, "model", digest, (), (), "")
     return AdapterRecord(Path(folder).name, "d", Path(folder), 8, 0.0, lineage, Fingerprint(()))
@@ -153,7 +178,7 @@ async def test_the_port_measures_in_a_child_and_writes_no_text(job: DivergenceSp
     expected = divergence.measure(job, answers())
     assert found.from_start == pytest.approx(expected.from_start, rel=1e-5)
     assert (found.answers, found.tokens) == (expected.answers, expected.tokens)
-    folder = tmp_path / "3" / "divergence-2"
+    (folder,) = (tmp_path / "3").glob("divergence-2-*")
     assert json.loads((folder / "result.json").read_text())["metrics"]["from_base"] == found.from_base
     assert all("needle" not in path.read_text() for path in folder.iterdir())
 

@@ -72,7 +72,7 @@ def test_the_estimate_is_near_what_is_taken(spec: TrainingSpec, tmp_path: Path, 
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
     before, peak = map(int, done.stdout.split())
     shape = model_shape(tmp_path)
-    load = Load(TOKENS, longest=960, largest=TOKENS, total=TOKENS, number_bytes=4, rank=16)
+    load = Load(TOKENS, longest=960, largest=TOKENS, step=TOKENS, total=TOKENS, number_bytes=4, rank=16)
     fixed = PROCESS_BYTES + shape.parameters * 4 + LOGITS_BYTES  # the vocabulary is too small to fill the logits' part
     estimate = needed_bytes(shape, load, recomputed=recomputed) - fixed
     print(f"recomputed {recomputed}: estimate {estimate / 2**20:.0f} MiB, measured {(peak - before) / 2**20:.0f} MiB")
@@ -86,7 +86,8 @@ def test_shapes_are_read_without_a_tensor(tmp_path: Path) -> None:
     assert shape.parameters == sum(parameter.numel() for parameter in model.parameters())
     linear = [layer for layer in model.model.modules() if isinstance(layer, torch.nn.Linear)]
     assert shape.linear_widths == sum(layer.in_features + layer.out_features for layer in linear)
-    assert (shape.layers, shape.hidden, shape.queries, shape.intermediate) == (8, 128, 128, 512)
+    assert (shape.vocabulary, shape.layers, shape.hidden) == (128, 8, 128)
+    assert (shape.queries, shape.intermediate) == (128, 512)
 
 
 def test_what_does_not_fit_is_refused_before_the_base_is_loaded(

@@ -85,23 +85,6 @@ def test_a_head_that_scales_its_logits_is_refused(spec: TrainingSpec, tmp_path: 
         load_policy(replace(spec, base_model=str(tmp_path)))
 
 
-def test_sequences_beyond_a_sliding_window_are_refused(spec: TrainingSpec, tmp_path: Path) -> None:
-    config = transformers.MistralConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        sliding_window=32,
-    )
-    transformers.MistralForCausalLM(config).save_pretrained(tmp_path)
-    windowed = replace(spec, base_model=str(tmp_path))
-    with pytest.raises(TrainingError, match=r"see 32 tokens, training.max_sequence_tokens is 64; lower it to 32"):
-        load_policy(windowed)
-    load_policy(replace(windowed, max_sequence_tokens=32))
-
-
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [({"avx2", "fma"}, torch.float32), ({"avx512_bf16"}, torch.bfloat16), ({"amx_bf16"}, torch.bfloat16)],

@@ -39,7 +39,7 @@ from tao_daemon.learning.reference import reference
 Shifted = Callable[[float], list[ScoredGroup]]
 
 
-OBJECTIVE = ClippedPolicyGradient(Clip(0.2, 0.28))
+OBJECTIVE = ClippedPolicyGradient(Clip(0.2, 0.28, 4.0))
 
 
 def job_of(spec: TrainingSpec, groups: list[ScoredGroup]) -> Job:

@@ -33,6 +33,8 @@ class Upstream:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     conversations: list[dict[str, Any]] = field(default_factory=list)
     """Bodies of /tokenize."""
+    tokenizing: int = 200
+    """Status of /tokenize."""
     running: int = 0
     most: int = 0
     looks: int = 0
@@ -48,6 +50,8 @@ class Upstream:
         """The template of `_chat_answer`'s prompts: the messages before the answer, the answer, its end, a new line."""
         body = await request.json()
         self.conversations.append(body)
+        if self.tokenizing != 200:
+            return web.Response(status=self.tokenizing)
         *before, last = body["messages"]
         return web.json_response({"tokens": [*_tokens(str(before)), *_tokens(last["content"]), END, *_tokens("\n")]})
 

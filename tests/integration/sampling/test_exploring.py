@@ -192,16 +192,27 @@ async def test_a_strategy_that_differs_keeps_the_prompt_going(upstream: Any, mak
     ]  # fmt: skip
 
 
-async def test_a_cut_off_completion_keeps_the_prompt_going(upstream: Any, make_sampler: Any, prompts: Any) -> None:
+@pytest.mark.parametrize(
+    ("request_", "first", "asked"),
+    [
+        ({"max_tokens": 16}, 2, 6),
+        ({"max_tokens": 17}, 3, 3),
+        ({}, 3, 3),
+        ({}, 2, 4),
+    ],
+)
+async def test_a_completion_cut_off_by_its_client_differs_and_one_cut_off_by_us_says_nothing(
+    request_: dict[str, Any], first: int, asked: int, upstream: Any, make_sampler: Any, prompts: Any
+) -> None:
     def cut(body: Any, answer: Any) -> Any:
         answer["choices"][0]["finish_reason"] = "length"
         return answer
 
     upstream.behave = cut
-    (group,) = (
-        await groups_of(make_sampler(upstream.url, **WAVES), prompts(1), SamplingAids(preview=previews(1.0)))
-    ).values()
-    assert len(group.completions) == 6
+    sampler = make_sampler(upstream.url, **{**WAVES, "first_completions": first})
+    aids = SamplingAids(preview=previews(1.0))
+    (group,) = (await groups_of(sampler, prompts(1, **request_), aids)).values()
+    assert len(group.completions) == asked
 
 
 async def test_a_later_wave_that_fails_leaves_the_group_as_it_is(
@@ -213,6 +224,55 @@ async def test_a_later_wave_that_fails_leaves_the_group_as_it_is(
     ).values()
     assert len(group.completions) == 2
     assert lost(signals) == {"refused": 1}
+
+
+async def test_an_outage_in_a_later_wave_leaves_no_short_group(
+    upstream: Any, make_sampler: Any, prompts: Any, signals: list[Any]
+) -> None:
+    upstream.behave = lambda body, answer: 503 if body["n"] == 4 and "question 0" in str(body["messages"]) else answer
+    sampler = make_sampler(upstream.url, **WAVES)
+    groups = await groups_of(sampler, prompts(2), SamplingAids(preview=previews(0.0, 1.0)))
+    assert {name: len(group.completions) for name, group in groups.items()} == {"p1": 6}
+    assert lost(signals) == {"unavailable": 1}
+
+
+async def test_a_strategy_lost_to_an_outage_leaves_no_short_group(
+    upstream: Any, make_sampler: Any, prompts: Any, signals: list[Any]
+) -> None:
+    upstream.behave = lambda body, answer: 503 if body["n"] == 2 and "question 0" in str(body["messages"]) else answer
+    hint = {"name": "hint", "instruction": "Think.", "completions": 2}
+    groups = await groups_of(make_sampler(upstream.url, strategies=[hint]), prompts(2))
+    assert {name: len(group.completions) for name, group in groups.items()} == {"p1": 5}
+    assert lost(signals) == {"unavailable": 1}
+
+
+async def test_answers_whose_tokens_an_outage_took_leave_no_short_group(
+    upstream: Any, make_sampler: Any, prompts: Any
+) -> None:
+    upstream.behave, upstream.tokenizing = thinks("Answer: 4", "Answer: 5"), 503
+    with pytest.raises(UpstreamError, match="none of 1 prompts") as caught:
+        await groups_of(make_sampler(upstream.url, strategies=[THOUGHT]), prompts(1))
+    assert caught.value.status == 503
+
+
+@pytest.mark.parametrize("status", [400, 404])
+async def test_answers_that_the_server_will_not_make_tokens_of_are_left_out(
+    status: int, upstream: Any, make_sampler: Any, prompts: Any, signals: list[Any]
+) -> None:
+    upstream.behave, upstream.tokenizing = thinks("Answer: 4", "Answer: 5"), status
+    (group,) = (await groups_of(make_sampler(upstream.url, strategies=[THOUGHT]), prompts(1))).values()
+    assert len(group.completions) == 3
+    assert lost(signals) == {"no_tokens": 2}
+
+
+async def test_one_reward_alone_does_not_end_a_prompt(upstream: Any, make_sampler: Any, prompts: Any) -> None:
+    def spoil(body: Any, answer: Any) -> Any:
+        answer["choices"][1]["logprobs"]["content"].pop()
+        return answer
+
+    upstream.behave = spoil
+    await groups_of(make_sampler(upstream.url, **WAVES), prompts(1), SamplingAids(preview=previews(1.0)))
+    assert [body["n"] for body in upstream.bodies] == [2, 2]
 
 
 async def test_a_draw_is_one_plain_completion_in_the_order_of_the_prompts(

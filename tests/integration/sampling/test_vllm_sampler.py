@@ -162,6 +162,97 @@ async def test_a_passing_failure_is_asked_again_elsewhere(
     assert 1 <= len(upstream.bodies) <= 2, "one that failed is left out for a while"
 
 
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_a_server_without_the_adapter_costs_no_prompt(
+    status: int, upstream: Any, other_upstream: Any, make_sampler: Any, prompts: Any, signals: list[Any]
+) -> None:
+    async def slow(body: Any, answer: Any) -> Any:
+        await asyncio.sleep(0.01)
+        return answer
+
+    upstream.behave, other_upstream.behave = lambda body, answer: status, slow
+    groups = await groups_of(make_sampler(upstream.url, other_upstream.url), prompts(30), model="adapter-1")
+    assert len(groups) == 30
+    assert lost(signals) == {}
+    assert 1 <= len(upstream.bodies) <= 4, "it is left out for a while"
+
+
+async def test_an_adapter_that_no_server_has_is_asked_for_once_everywhere(
+    upstream: Any, other_upstream: Any, make_sampler: Any, prompts: Any
+) -> None:
+    upstream.behave = other_upstream.behave = lambda body, answer: 404
+    with pytest.raises(UpstreamError) as caught:
+        await make_sampler(upstream.url, other_upstream.url).answer(prompts(1), model="adapter-1")
+    assert caught.value.status == 404
+    assert (len(upstream.bodies), len(other_upstream.bodies)) == (1, 1)
+
+
+async def test_a_denial_here_does_not_end_what_may_pass_there(
+    upstream: Any, other_upstream: Any, make_sampler: Any, prompts: Any
+) -> None:
+    upstream.behave = lambda body, answer: 404
+    other_upstream.behave = lambda body, answer: answer if len(other_upstream.bodies) > 2 else 503
+    groups = await groups_of(make_sampler(upstream.url, other_upstream.url), prompts(1))
+    assert set(groups) == {"p0"}
+    assert len(upstream.bodies) <= 1
+
+
+async def test_an_engine_that_hangs_behind_its_metrics_costs_few_prompts(
+    upstream: Any, other_upstream: Any, make_sampler: Any, prompts: Any, signals: list[Any]
+) -> None:
+    async def hang(body: Any, answer: Any) -> Any:
+        await asyncio.sleep(30)
+
+    async def slow(body: Any, answer: Any) -> Any:
+        await asyncio.sleep(0.03)
+        return answer
+
+    upstream.behave, other_upstream.behave = hang, slow
+    sampler = make_sampler(upstream.url, other_upstream.url, timeout_seconds=0.2)
+    groups = await groups_of(sampler, prompts(80))
+    assert upstream.looks > 0
+    assert len(upstream.bodies) <= 3
+    assert lost(signals) == {"unavailable": len(upstream.bodies)}
+    assert len(groups) == 80 - len(upstream.bodies)
+
+
+async def test_what_waits_for_room_at_a_server_that_hangs_goes_elsewhere(
+    upstream: Any, other_upstream: Any, make_sampler: Any, prompts: Any, signals: list[Any]
+) -> None:
+    async def hang(body: Any, answer: Any) -> Any:
+        await asyncio.sleep(30)
+
+    async def slow(body: Any, answer: Any) -> Any:
+        await asyncio.sleep(0.03)
+        return answer
+
+    # Its queue is as long for ever after the first request.
+    upstream.behave, upstream.waiting, other_upstream.behave = hang, [0, 50], slow
+    sampler = make_sampler(upstream.url, other_upstream.url, timeout_seconds=0.4, max_waiting_requests=0)
+    async with asyncio.timeout(20):
+        groups = await groups_of(sampler, prompts(40))
+    assert lost(signals) == {"unavailable": len(upstream.bodies)}
+    assert 1 <= len(upstream.bodies) <= 2
+    assert len(groups) == 40 - len(upstream.bodies)
+
+
+async def test_a_tokenizer_that_answers_does_not_bring_its_engine_back(
+    upstream: Any, other_upstream: Any, make_sampler: Any, prompts: Any
+) -> None:
+    def thought(body: Any, answer: Any) -> Any:
+        for place, choice in enumerate(answer["choices"]):
+            choice["message"] = {"content": f"Answer: {place}"}
+        return answer
+
+    # The engine that is down has the only tokenizer that answers.
+    upstream.behave, other_upstream.behave, other_upstream.tokenizing = lambda body, answer: 503, thought, 503
+    think = {"name": "thought", "type": "chain_of_thought", "completions": 2}
+    groups = await groups_of(make_sampler(upstream.url, other_upstream.url, strategies=[think]), prompts(20))
+    assert len(groups) == 20
+    assert upstream.conversations
+    assert 1 <= len(upstream.bodies) <= 8
+
+
 async def test_a_refused_prompt_is_left_out_and_counted(
     upstream: Any, make_sampler: Any, prompts: Any, signals: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:

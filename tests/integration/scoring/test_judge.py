@@ -14,6 +14,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from tao_daemon.clients.retry import RetryPolicy
 from tao_daemon.clients.scoring_server import ScoringServer
@@ -283,6 +285,75 @@ async def test_a_question_that_is_refused_whatever_is_left_out_is_no_matter_of_d
         server.refused_keys = frozenset()
         await grader.grade(prompt(), answers(3))
         assert "response_format" in server.bodies[-1]
+
+
+@pytest.mark.parametrize("long_last", [False, True])
+async def test_one_prompt_that_is_refused_degrades_nobody_else(judge: MakeJudge, long_last: bool) -> None:
+    """Whether the refusal comes before or after the first answers to others."""
+    waits = {True: 0.3 if long_last else 0.0, False: 0.0 if long_last else 0.3}
+
+    async def chat(request: web.Request) -> web.Response:
+        body = await request.json()
+        bodies.append(body)
+        question = body["messages"][0]["content"]
+        await asyncio.sleep(waits["too long" in question])
+        if "too long" in question:
+            return web.json_response({}, status=400)
+        return web.json_response({"choices": [{"message": {"content": server.rank(question)}}]})
+
+    bodies: list[dict[str, Any]] = []
+    server = JudgeServer(by_number)
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", chat)
+    async with TestServer(app) as test_server:
+        server.url = str(test_server.make_url("")).rstrip("/")
+        grader = judge(server)
+        asked = [prompt("long", "too long"), *(prompt(f"p{n}") for n in range(3))]
+        found = await asyncio.gather(*[grader.grade(one, answers(3)) for one in asked])
+        assert found == [[Failure.ERROR] * 3, *[[0.0, 0.5, 1.0]] * 3]
+        await grader.grade(prompt("after"), answers(3))
+        assert all({"response_format", "temperature"} <= body.keys() for body in bodies[-2:])
+        count = len(bodies)
+        assert await grader.grade(prompt("long", "too long"), answers(3)) == [Failure.ERROR] * 3
+        assert len(bodies) == count + 2, "what the server understands is known"
+
+
+async def test_what_a_demanded_form_allows_is_put_to_the_judge(judge: MakeJudge) -> None:
+    worth = {"[]": 3.0, "{}": 2.0, "[1]": 1.0}
+    messages = [{"role": "user", "content": "Which are wrong?"}]
+    request = {"messages": messages, "response_format": {"type": "json_object"}}
+    asked = Prompt("p", request, Source("t", 0, 0), received_at=0.0)
+    async with serving(quality=lambda q, a: worth.get(a, 0.0)) as server:
+        assert await judge(server).grade(asked, ["[1]", "[]", "{}", " "]) == pytest.approx([1 / 3, 1.0, 2 / 3, 0.0])
+        texts = ["Solution:", "[]"]
+        assert await judge(server).grade(asked, texts) == [0.0, 1.0]
+        assert len(server.bodies) == 4
+        assert await judge(server).grade(prompt(), texts) == [0.0, 1.0]
+        assert len(server.bodies) == 4, "without a form it is a master key"
+
+
+async def test_an_answer_that_is_the_planted_one_teaches_nothing_of_the_judge(
+    judge: MakeJudge, signals: list[Signal]
+) -> None:
+    name, key = next((f"p{n}", key) for n in range(99) if (key := decoy_for(f"p{n}", 1.0)) == "Respuesta")
+    async with serving(quality=lambda q, a: float(len(a))) as server:
+        assert await judge(server, decoy_fraction=1.0).grade(prompt(name), ["no", key]) == [0.0, 1.0]
+        assert len(shown(server.bodies[0]["messages"][0]["content"])[1]) == 2
+    assert not [signal for signal in signals if isinstance(signal, DecoysJudged)]
+
+
+async def test_calls_without_an_answer_are_counted(judge: MakeJudge) -> None:
+    async with serving(hang_rate=1.0) as server:
+        grader = judge(server, timeout_seconds=0.2)
+        await grader.grade(prompt(), answers(3))
+        assert grader.unanswered == 1
+        server.hang_rate, server.error_rate = 0.0, 1.0
+        await grader.grade(prompt(), answers(3))
+        await grader.grade(prompt(), ["", "answer 1"])
+        assert grader.unanswered == 2, "a call that needs no judge says nothing of it"
+        server.error_rate, server.malformed_rate = 0.0, 1.0
+        assert await grader.grade(prompt(), answers(3)) == [Failure.UNREADABLE] * 3
+        assert grader.unanswered == 0, "it did answer"
 
 
 async def test_no_text_is_logged(judge: MakeJudge, signals: list[Signal], caplog: pytest.LogCaptureFixture) -> None:

@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -167,6 +168,38 @@ async def test_one_that_cannot_load_is_left_alone_for_a_while(tmp_path: Path, mo
     assert await process.ask({"answers": ["a"]}, seconds=60) is Failure.UNAVAILABLE
     assert count.read_text() == "xxx"
     await process.close()
+
+
+async def test_one_that_dies_while_it_loads_is_left_alone_for_a_while_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    count = tmp_path / "starts"
+    process = RewardProcess(Path("unused"), command=fake(tmp_path, f"open({str(count)!r}, 'a').write('x')"))
+    with caplog.at_level(logging.WARNING):
+        found = [await process.ask({"answers": ["a"]}, seconds=60) for _ in range(3)]
+    assert found == [Failure.UNAVAILABLE] * 3
+    assert count.read_text() == "x"
+    assert "out of memory?" in str([record.__dict__.get("reason") for record in caplog.records])
+    await process.close()
+
+
+async def test_the_end_of_a_child_is_asyncios_to_see(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Children that are dead already when they are ended: no one else may take their status."""
+    with caplog.at_level(logging.WARNING):
+        for _ in range(10):
+            process = RewardProcess(Path("unused"), command=fake(tmp_path, READY + "sys.stdin.readline()"))
+            assert await process.ask({"answers": ["a"]}, seconds=60) is Failure.UNAVAILABLE
+    assert "Unknown child process" not in caplog.text
+
+
+async def test_a_child_that_has_ended_is_not_looked_at_before_asyncio_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = RewardProcess(Path("unused"), command=fake(tmp_path, READY + "sys.stdin.readline()"))
+    looked: list[int] = []
+    monkeypatch.setattr(subprocess.Popen, "poll", lambda popen: looked.append(popen.pid))
+    assert await process.ask({"answers": ["a"]}, seconds=60) is Failure.UNAVAILABLE
+    assert looked == []
 
 
 async def test_a_cancelled_question_is_never_taken_for_the_next_ones_answer(tmp_path: Path) -> None:

@@ -142,6 +142,9 @@ async def test_not_a_number_is_a_failure_and_never_a_score(
     assert [found[0], *found[2:]] == [BY_LENGTH[0], *BY_LENGTH[2:]]
 
 
+LARGE = f'{{"data": [{{"index": 0, "data": [1{"0" * 400}], "score": 1{"0" * 400}}}]}}'
+
+
 @pytest.mark.parametrize("api", ["pooling", "score"])
 @pytest.mark.parametrize(
     ("faults", "expected"),
@@ -155,6 +158,8 @@ async def test_not_a_number_is_a_failure_and_never_a_score(
         ({"raw_answer": "{}"}, Failure.UNAVAILABLE),
         ({"raw_answer": '{"data": [{"index": 1, "data": [1.0], "score": 1.0}]}'}, Failure.UNAVAILABLE),
         ({"raw_answer": '{"data": [{"index": 0, "data": [], "score": "x"}]}'}, Failure.UNAVAILABLE),
+        ({"raw_answer": '{"data": [{"index": 1e999, "data": [1.0], "score": 1.0}]}'}, Failure.UNAVAILABLE),
+        ({"raw_answer": LARGE}, Failure.UNAVAILABLE),
         ({"raw_answer": " " * (MAX_REPLY_BYTES + 1)}, Failure.UNAVAILABLE),
     ],
 )
@@ -188,3 +193,25 @@ async def test_a_server_that_is_not_there(session: aiohttp.ClientSession, signal
     async with serving() as vllm:
         pass
     assert await model(vllm, session, signals).grade(CHAT, TEXTS) == [Failure.UNAVAILABLE] * 4
+
+
+@pytest.mark.parametrize("counted", ["1" + "0" * 400, "1" + "0" * 12, "-1", "1e999", "NaN", '"7"'])
+async def test_what_cannot_have_been_counted_is_not_believed(
+    session: aiohttp.ClientSession, signals: list[Signal], counted: str
+) -> None:
+    answer = f'{{"data": [{{"index": 0, "score": 2.0}}], "usage": {{"prompt_tokens": {counted}}}}}'
+    async with serving(raw_answer=answer) as vllm:
+        assert await model(vllm, session, signals, "score").grade(CHAT, ["bb"]) == [0.5]
+    assert [signal.prompt_tokens for signal in signals if isinstance(signal, ScorerAsked)] == [0]
+
+
+async def test_calls_without_an_answer_are_counted(session: aiohttp.ClientSession, signals: list[Signal]) -> None:
+    async with serving(status=500) as vllm:
+        grader = model(vllm, session, signals)
+        await grader.grade(CHAT, TEXTS)
+        await grader.absolute(CHAT, TEXTS[:2])
+        await grader.grade(CHAT, [])
+        assert grader.unanswered == 2
+        vllm.status = 400
+        await grader.grade(CHAT, TEXTS)
+        assert grader.unanswered == 0, "a refusal is an answer"

@@ -25,10 +25,11 @@ def test_nothing_measured_is_no_meter() -> None:
     assert not {"distinct_1", "distinct_texts"} & set(measure([group("alone")]))
 
 
-def test_entropy_is_the_mean_over_tokens_of_what_plain_completions_did_not_expect() -> None:
+def test_entropy_is_the_mean_over_prompts_of_what_plain_completions_did_not_expect() -> None:
     long = group("a", logprobs=(-1.0,) * 6)
     hinted = CompletionGroup("h", (1,), (Completion(0, "hint", "x", (1,), (-50.0,), "stop"),))
-    assert measure([group("a"), long, hinted])["entropy"] == pytest.approx((4.0 + 6.0) / 8)
+    assert measure([group("a"), long, hinted])["entropy"] == pytest.approx((2.0 + 1.0) / 2)
+    assert measure([group("a"), group("b", logprobs=())])["entropy"] == pytest.approx(2.0)
 
 
 def test_lengths_are_mean_and_a_length_that_occurred() -> None:
@@ -66,6 +67,17 @@ def test_more_completions_of_one_kind_do_not_look_like_less_diversity(count: int
     few, many = measure([group("a b", "a b")]), measure([group(*["a b"] * count)])
     assert many == pytest.approx(few)
     assert measure([group(*(f"{n} {n}x" for n in range(count)))])["distinct_1"] == 1.0
+
+
+def test_a_prompt_that_gets_more_completions_weighs_no_more() -> None:
+    unsure = {"logprobs": (-3.0,) * 9, "finish": "length"}
+    equal = measure([group("fine", "fine"), group("", "", **unsure)])
+    adaptive = measure([group("fine", "fine"), group(*[""] * 8, **unsure)])
+    assert (equal["entropy"], equal["tokens_mean"], equal["truncated"]) == (2.5, 5.5, 0.5)
+    assert adaptive == pytest.approx(equal)
+    # The percentile alone is that of all completions together.
+    many = measure([group("", **unsure), group(*["fine"] * 40)])
+    assert many["tokens_p95"] == 2.0
 
 
 @given(st.lists(st.lists(st.text(max_size=12), min_size=1, max_size=4), max_size=4))

@@ -61,7 +61,9 @@ async def evaluate(  # type: ignore[no-untyped-def]
             progress.append((done, total))
 
     evaluator = Evaluator(sampler, Scores(), GATE, remarks=remarks)
-    return await evaluator.evaluate(prompts(count), incumbent=None, candidate="new", seed=1, distance=distance, progress=note)
+    return await evaluator.evaluate(
+        prompts(count), incumbent=None, candidate="new", seed=1, distance=distance, progress=note
+    )
 
 
 async def test_a_better_candidate_passes_with_both_answers_at_hand() -> None:

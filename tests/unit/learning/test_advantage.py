@@ -17,8 +17,8 @@ from tao_daemon.learning.objectives.objective import Objective
 from tao_daemon.learning.objectives.raft import Raft
 from tao_daemon.learning.objectives.ratios import Clip
 
-CLIPPED = ClippedPolicyGradient(Clip(0.2, 0.28))
-OBJECTIVES: list[Objective] = [CLIPPED, Grpo(Clip(0.2, 0.28)), Oapl(1.0, 0.1), Raft()]
+CLIPPED = ClippedPolicyGradient(Clip(0.2, 0.28, 4.0))
+OBJECTIVES: list[Objective] = [CLIPPED, Grpo(Clip(0.2, 0.28, 4.0)), Oapl(1.0, 0.1), Raft()]
 SAMPLES = st.tuples(st.sampled_from([PLAIN, "thinking"]), st.integers(0, 6), st.floats(0, 1, width=16))
 
 

@@ -7,12 +7,13 @@ import json
 
 import pytest
 
-from tao_daemon.learning.course import Course, Look, Step, course_from_json, look_steps
+from tao_daemon.learning.course import Course, Distance, Look, Step, course_from_json, look_steps
 
 
 def course(*improvements: float) -> Course:
     looks = tuple(Look(step, value, 0.5) for step, value in enumerate(improvements, start=1))
-    return Course((Step(0.5, 0.02, 2.0, 0.25, 10), Step(-0.5, 0.01, 4.0, 0.75, 30)), looks)
+    steps = (Step(0.5, 2.0, 0.25, 10), Step(-0.5, 4.0, 0.75, 30))
+    return Course(steps, looks, (Distance(1, 0.01), Distance(2, 0.02)), kept=1)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,7 @@ def test_the_first_of_equals_is_the_best() -> None:
 def test_metrics_are_over_all_steps() -> None:
     found = course(0.1, 0.3, 0.2).metrics()
     assert (found["steps"], found["tokens"], found["kl"], found["kl_max"]) == (2, 40, 0.01, 0.02)
+    assert found["steps_kept"] == 1
     assert (found["gradient_norm"], found["clipped_fraction"], found["loss"]) == (3.0, 0.5, -0.5)
     assert (found["dev_improvement"], found["dev_improvement_last"], found["dev_best_step"]) == (0.3, 0.2, 2)
     assert not any(name.startswith("dev_") for name in course().metrics())

@@ -9,12 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tao_daemon.domain.errors import TrainingError
-from tao_daemon.learning.memory import Fit, Load, ModelShape, fit, needed_bytes
+from tao_daemon.learning.memory import Fit, Load, ModelShape, fit, fit_forward, needed_bytes
 
 SMALL = ModelShape(
-    parameters=134_515_008, linear_widths=30 * 12_288, layers=30, hidden=576, queries=576, intermediate=1536
+    parameters=134_515_008,
+    linear_widths=30 * 12_288,
+    vocabulary=49_152,
+    layers=30,
+    hidden=576,
+    queries=576,
+    intermediate=1536,
 )
-LOAD = Load(micro_batch_tokens=8192, longest=700, largest=4000, total=200_000, number_bytes=4, rank=16)
+LOAD = Load(micro_batch_tokens=8192, longest=700, largest=4000, step=32_000, total=200_000, number_bytes=4, rank=16)
 GIB = 2**30
 
 
@@ -29,7 +35,7 @@ def need(tokens: int, *, recomputed: bool = False) -> int:
 def test_the_terms_add_up() -> None:
     layer = 1000 * 4 * (4 * 576 + 9 * 576 + 4 * 1536 + 7 * 16)
     expected = (
-        512 * 2**20
+        640 * 2**20
         + 134_515_008 * 4
         + 30 * 12_288 * 16 * 20
         + 30 * layer
@@ -71,7 +77,24 @@ def test_a_refusal_names_needed_available_and_remedies() -> None:
 
 
 def test_a_small_batch_needs_no_room_for_a_large_one() -> None:
-    assert needed_bytes(SMALL, replace(LOAD, total=900), recomputed=False) == need(900)
+    assert needed_bytes(SMALL, replace(LOAD, step=900, total=900), recomputed=False) == need(900)
+
+
+def test_only_a_step_is_kept_for_the_backward_pass() -> None:
+    step = needed_bytes(SMALL, replace(LOAD, step=2000), recomputed=False)
+    assert step == need(2000)
+    assert needed_bytes(SMALL, replace(LOAD, step=700), recomputed=True) > need(700, recomputed=True)
+
+
+def test_measuring_takes_smaller_batches_until_it_fits_and_refuses_with_figures() -> None:
+    load = replace(LOAD, largest=700)
+    much = fit_forward(SMALL, load, available=100 * GIB, headroom=0.0)
+    assert much.micro_batch_tokens == 8192
+    assert fit_forward(SMALL, load, available=much.needed - 1, headroom=0.0).micro_batch_tokens == 4096
+    half = fit_forward(SMALL, replace(load, number_bytes=2), available=100 * GIB, headroom=0.0)
+    assert half.needed < much.needed  # although the head is held once more
+    with pytest.raises(TrainingError, match=r"needs 1\.\d+ GiB at the least \(700 tokens at a time\) and 0.50 GiB"):
+        fit_forward(SMALL, load, available=GIB, headroom=0.5)
 
 
 @given(st.integers(GIB, 200 * GIB), st.sampled_from(["auto", "on", "off"]), st.floats(0.0, 0.9))

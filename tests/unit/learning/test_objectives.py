@@ -22,7 +22,7 @@ from tao_daemon.learning.objectives.raft import Raft
 from tao_daemon.learning.objectives.ratios import Clip
 from tao_daemon.learning.objectives.registry import OBJECTIVES, build_objective
 
-CLIP = Clip(0.2, 0.28)
+CLIP = Clip(0.2, 0.28, 1.5)
 VALUE, POLICY = 0.7, 0.05
 ALL: dict[str, Objective] = {
     "clipped_policy_gradient": ClippedPolicyGradient(CLIP),
@@ -42,6 +42,7 @@ class Sequence:
     start: list[float]
     weights: list[float]
     advantage: float
+    plain: bool = True
 
 
 def sequences(seed: int) -> list[Sequence]:
@@ -49,9 +50,10 @@ def sequences(seed: int) -> list[Sequence]:
     found = []
     for length in (4, 7, 1, 9, 3):
         start = [-rng.expovariate(0.7) for _ in range(length)]
-        now = [value + rng.gauss(0, 0.4) for value in start]
+        now = [value + rng.gauss(0, 0.4 if length < 9 else 0.9) for value in start]
         weights = [0.0] * length if length == 7 else [rng.uniform(0.5, 2.0) for _ in range(length)]
-        found.append(Sequence(now, start, weights, rng.uniform(-0.6, 0.9)))
+        found.append(Sequence(now, start, weights, rng.uniform(-0.6, 0.9), plain=True))
+    found.append(Sequence([-0.1, -2.0, -4.0, -1.0], [-0.6, -2.5, -5.5, -0.9], [1.0] * 4, 0.4, plain=False))
     return found
 
 
@@ -60,7 +62,7 @@ def surrogate(group: list[Sequence]) -> float:
     for sequence in group:
         for now, start, weight in zip(sequence.now, sequence.start, sequence.weights, strict=True):
             ratio = math.exp(now - start)
-            kept = min(max(ratio, 0.8), 1.28)
+            kept = min(max(ratio, 0.8), 1.28 if sequence.plain else 2.5)
             total += weight * min(ratio * sequence.advantage, kept * sequence.advantage)
     return total
 
@@ -100,7 +102,7 @@ def tensors(objective: Objective, group: list[Sequence]) -> tuple[torch.Tensor, 
         owners_T=owners,
         reference_T=flat([s.start for s in group]),
         weights_T=flat([s.weights for s in group]),
-        plain_T=torch.ones(len(owners), dtype=torch.bool),
+        plain_T=torch.tensor([s.plain for s in group for _ in s.now]),
         advantages_S=torch.tensor([s.advantage for s in group], dtype=torch.float64),
         scales_S=torch.full((len(group),), objective.scale(len(group), SIZES), dtype=torch.float64),
     )
@@ -200,7 +202,14 @@ def test_only_clipped_objectives_correct_the_sampler_or_clip() -> None:
 
 def spec(algorithm: str, **changes: float) -> TrainingSpec:
     values: dict[str, object] = {field.name: 0 for field in fields(TrainingSpec)}
-    values |= {"algorithm": algorithm, "clip_low": 0.2, "clip_high": 0.28, "value_temperature": VALUE, **changes}
+    values |= {
+        "algorithm": algorithm,
+        "clip_low": 0.2,
+        "clip_high": 0.28,
+        "strategy_clip_high": 1.5,
+        "value_temperature": VALUE,
+        **changes,
+    }
     return TrainingSpec(**values)  # type: ignore[arg-type]
 
 

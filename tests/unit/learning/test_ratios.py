@@ -18,16 +18,16 @@ from tao_daemon.learning.objectives.ratios import (
     sum_by_sequence,
 )
 
-CLIP = Clip(0.2, 0.28)
+CLIP = Clip(0.2, 0.28, 4.0)
 LENGTHS = (4, 7, 1, 5, 3)
 
 
-def one_token(reference: float, advantage: float) -> Fixed:
+def one_token(reference: float, advantage: float, *, plain: bool = True) -> Fixed:
     return Fixed(
         owners_T=torch.zeros(1, dtype=torch.long),
         reference_T=torch.tensor([reference], dtype=torch.float64),
         weights_T=torch.ones(1, dtype=torch.float64),
-        plain_T=torch.ones(1, dtype=torch.bool),
+        plain_T=torch.tensor([plain]),
         advantages_S=torch.tensor([advantage], dtype=torch.float64),
         scales_S=torch.ones(1, dtype=torch.float64),
     )
@@ -62,14 +62,25 @@ def test_weights_are_truncated_at_two() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "advantage", "clipped"),
-    [(1.5, 1.0, True), (1.5, -1.0, False), (0.5, -1.0, True), (0.5, 1.0, False), (1.2, 1.0, False), (0.9, -1.0, False)],
+    ("ratio", "advantage", "plain", "clipped"),
+    [
+        (1.5, 1.0, True, True),
+        (1.5, -1.0, True, False),
+        (0.5, -1.0, True, True),
+        (0.5, 1.0, True, False),
+        (1.2, 1.0, True, False),
+        (0.9, -1.0, True, False),
+        (1.5, 1.0, False, False),  # what a strategy found has further to go
+        (4.9, 1.0, False, False),
+        (5.1, 1.0, False, True),
+        (0.5, -1.0, False, True),
+    ],
 )
 def test_the_clip_is_said_to_remove_a_gradient_exactly_where_there_is_none(
-    ratio: float, advantage: float, clipped: bool
+    ratio: float, advantage: float, plain: bool, clipped: bool
 ) -> None:
     now = torch.tensor([math.log(ratio)], dtype=torch.float64, requires_grad=True)
-    fixed = one_token(0.0, advantage)
+    fixed = one_token(0.0, advantage, plain=plain)
     assert clip_removes_T(now, fixed, CLIP).tolist() == [clipped]
     clipped_surrogate(now, fixed, CLIP).sum().backward()
     assert now.grad is not None

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tao_daemon.sampling.bounded import as_finished
+from tao_daemon.sampling.bounded import as_finished, together
 
 
 class Meter:
@@ -123,3 +123,22 @@ async def test_after_a_failure_no_job_starts() -> None:
         with pytest.raises(KeyError):
             await anext(finished)
     assert meter.started == 0
+
+
+async def test_together_gives_results_in_the_order_of_the_jobs() -> None:
+    meter = Meter()
+    assert await together(meter.job(0.02 - 0.01 * place, place) for place in range(3)) == [0, 1, 2]
+    assert meter.most == 3
+    assert await together(()) == []
+
+
+async def test_together_the_first_failure_ends_the_others() -> None:
+    meter = Meter()
+
+    async def fail() -> int:
+        await asyncio.sleep(0)
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError, match="a bug"):
+        await together([meter.job(30), fail(), meter.job(30)])
+    assert (meter.started, meter.ended) == (2, 2)

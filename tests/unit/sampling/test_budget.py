@@ -30,14 +30,17 @@ def test_the_first_wave_is_small_only_where_rewards_can_be_had() -> None:
         (2, [None, 1.0], [True, True], 2),
         (4, None, [True] * 4, 0),
         (8, [0.0, 1.0], [True, True], 0),
+        (2, [1.0], [True], 2),
+        (2, [], [], 2),
+        (2, [1.0, 1.0], [True, False], 0),
     ],
 )
 def test_how_many_more(asked: int, rewards: list[float | None] | None, plain: list[bool], more: int) -> None:
-    assert BUDGET.more(asked, rewards, plain) == more
+    assert BUDGET.more(asked, None if rewards is None else list(zip(rewards, plain, strict=True))) == more
 
 
 def test_without_a_larger_limit_the_usual_number_is_the_most() -> None:
-    assert Budget(2, 4, 0, 0.1).more(2, [0.0, 1.0], [True, True]) == 2
+    assert Budget(2, 4, 0, 0.1).more(2, [(0.0, True), (1.0, True)]) == 2
 
 
 @given(
@@ -48,6 +51,6 @@ def test_asking_always_ends_within_the_limit(
     rewards: list[tuple[float | None, bool]], asked: int, usual: int, extra: int, first: int, spread: float
 ) -> None:
     budget = Budget(min(first, usual), usual, usual + extra, spread)
-    more = budget.more(asked, [reward for reward, _ in rewards], [plain for _, plain in rewards])
+    more = budget.more(asked, rewards)
     assert more >= 0
     assert asked + more <= max(asked, budget.limit)

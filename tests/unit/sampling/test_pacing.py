@@ -96,6 +96,32 @@ def test_what_is_slow_while_it_samples_never_becomes_usual(live: Live) -> None:
     assert live.pacer.threshold is None
 
 
+def test_from_round_to_round_the_measure_stays_that_of_quiet_time(live: Live) -> None:
+    live.go_on(20, busy=False)
+    for _ in range(4):
+        live.go_on(1, busy=True)
+        assert live.pacer.threshold == pytest.approx(2 * DURATION_EDGES[USUAL])
+        live.go_on(50, FINE, busy=True)
+        live.go_on(int(QUIET_SECONDS / INTERVAL_SECONDS), FINE, busy=False)
+        live.go_on(10, USUAL, busy=False)
+
+
+def test_a_long_round_does_not_make_forget_what_is_usual(live: Live) -> None:
+    live.go_on(20, busy=False)
+    live.go_on(1_000, FINE, busy=True)
+    live.go_on(int(QUIET_SECONDS / INTERVAL_SECONDS) + 1, busy=False, count=0)
+    assert live.pacer.limit == 1, "still known"
+    live.go_on(1, busy=True)
+    assert live.pacer.threshold == pytest.approx(2 * DURATION_EDGES[USUAL])
+
+
+def test_what_was_usual_long_ago_gives_way_to_newer_quiet_time(live: Live) -> None:
+    live.go_on(120, SLOW, busy=False)
+    live.go_on(120, USUAL, busy=False)
+    live.go_on(1, busy=True)
+    assert live.pacer.threshold == pytest.approx(2 * DURATION_EDGES[USUAL])
+
+
 async def test_turns_come_in_order_and_no_more_than_allowed() -> None:
     pacer = Pacer(slowdown=2.0, most=2)
     pace = LivePace(pacer, lambda: ())

@@ -78,6 +78,8 @@ def test_a_hair_above_zero_is_rounding() -> None:
         {"logprobs": {"content": [{"logprob": -1.0}, {"logprob": -math.inf}]}},
         {"logprobs": {"content": [{"logprob": -1.0}, {"logprob": 0.5}]}},
         {"logprobs": {"content": [{"logprob": -1.0}, {}]}},
+        {"logprobs": {"content": [{"logprob": -1.0}, None]}},
+        {"logprobs": {"content": 2}},
         {"finish_reason": None},
         {"finish_reason": "abort"},
     ],
@@ -88,10 +90,27 @@ def test_a_completion_that_cannot_be_trained_on_is_left_out_alone(changes: dict[
     assert [c.index for c in parsed.completions] == [6]
 
 
+@pytest.mark.parametrize("null", [0, 1])
+def test_a_null_choice_is_malformed_alone(null: int) -> None:
+    choices: list[Any] = [chat_choice(), chat_choice()]
+    choices[null] = None
+    parsed = parse({"prompt_token_ids": [1], "choices": choices}, expected=2)
+    assert parsed.malformed == 1
+    assert [c.index for c in parsed.completions] == [5 + 1 - null]
+
+
+def test_a_null_call_of_a_tool_is_no_call() -> None:
+    choice = chat_choice(message={"content": None, "tool_calls": [None, {"function": {"name": "f"}}]})
+    answer = parse_answer(chat(choice))
+    assert answer is not None
+    assert answer.text == '[{"name": "f"}]'
+
+
 @pytest.mark.parametrize(
     "response",
     [
         {},
+        {"choices": [None, None]},
         {"choices": None},
         chat(chat_choice(), chat_choice(), chat_choice()),
         chat(chat_choice(), chat_choice(), prompt_token_ids=None),
@@ -115,7 +134,16 @@ def test_an_answer_that_only_calls_a_tool_is_the_json_of_the_call() -> None:
     assert answer.text == '[{"name": "f", "arguments": "{}"}]'
 
 
-@pytest.mark.parametrize("bad", [{}, chat(), chat(chat_choice(), chat_choice()), chat(chat_choice(finish_reason=None))])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {},
+        chat(),
+        chat(chat_choice(), chat_choice()),
+        chat(chat_choice(finish_reason=None)),
+        {"choices": [None]},
+    ],
+)
 def test_no_single_finished_answer_is_no_answer(bad: dict[str, Any]) -> None:
     assert parse_answer(bad) is None
 

@@ -104,6 +104,21 @@ def test_unfit_examples_are_not_shown(unfit: Example) -> None:
     assert found[1] == ("x",)
 
 
+@pytest.mark.parametrize("key", ["tools", "response_format"])
+def test_examples_with_other_tools_or_another_format_are_not_shown(key: str) -> None:
+    other, own = {"type": "json_object"}, {"type": "text"}
+    plain, unlike, like = example("x"), example("y"), example("z")
+    unlike = Example("y", {**unlike.request, key: [other]}, "answer", reward=1.0)
+    like = Example("z", {**like.request, key: [own]}, "answer", reward=1.0)
+    found = few_shot("p", {**CHAT, key: [own]}, [plain, unlike, like], 3)
+    assert found is not None
+    assert found[1] == ("z",)
+    bare_like = Example("b", {"prompt": "1+1=", key: [other]}, "2", reward=1.0)
+    assert few_shot("p", {"prompt": "2+2="}, [bare_like], 2) is None
+    nothing = few_shot("p", {**CHAT, key: None}, [plain], 1)
+    assert nothing is not None, "null is as good as left out"
+
+
 def test_examples_go_before_a_bare_prompt() -> None:
     found = few_shot(
         "p", {"prompt": "2+2="}, [bare("x", "1+1="), bare("y", [1, 2]), bare("z", "2+2="), example("c")], 4

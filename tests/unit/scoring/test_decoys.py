@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tao_daemon.scoring.decoys import MASTER_KEYS, MIN_PLANTED, WINDOW, Trust, decoy_for, is_degenerate
+from tao_daemon.scoring.decoys import MASTER_KEYS, MIN_PLANTED, WINDOW, Trust, decoy_for, is_blank, is_degenerate
 
 
 @pytest.mark.parametrize(
@@ -14,19 +17,19 @@ from tao_daemon.scoring.decoys import MASTER_KEYS, MIN_PLANTED, WINDOW, Trust, d
     [
         "",
         " \n\t",
-        "...",
-        "?!",
-        "—",
         "\u200b",
+        "\x00 \ufeff",
+        ".",
+        ":",
         "thought process:",
-        "**Solution**",
+        " Solution:\n",
         "Let's solve this problem step by step",
-        "the the the the",
-        "ha ha HA ha ha",
-        "aaaaaaaaaa",
-        "0 0 0 0 0 0 0 0",
-        "🙂🙂🙂🙂🙂🙂🙂🙂",
-        *MASTER_KEYS,
+        "the " * 20,
+        "ha ha HA " * 6,
+        "a" * 40,
+        "!" * 40,
+        "I am sorry. " * 16 + "I am so",
+        "🙂" * 16,
     ],
 )
 def test_what_says_nothing(text: str) -> None:
@@ -35,10 +38,28 @@ def test_what_says_nothing(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["7", "yes", "no no", "1111", "<", "👍", "C++", "{}x", "a", "Solution: 42", "Thought process: 7 is prime.", "解决"],
+    [
+        *("7", "yes", "no no no no", "<", "👍", "C++", "{}x", "a", "Solution: 42", "Thought process: 7 is prime.", "解决"),
+        *("[]", "{}", "-", "11111111", "0 0 0 0 0 0 0 0", "1" * 50, "10" * 30, "()" * 30, "1, " * 30, "?", "...", "()"),
+        *("解", "Solution", "かいせつ", "Respuesta", "**Solution**", "ha ha HA ha ha", "a" * 15, "bb" * 7),
+        "a" * 40 + "b",
+    ],
 )
 def test_what_may_be_an_answer(text: str) -> None:
     assert not is_degenerate(text)
+
+
+@pytest.mark.parametrize("text", ["Solution:", "a" * 40, ".", '""', "x"])
+def test_what_can_be_seen_is_not_blank(text: str) -> None:
+    assert not is_blank(text)
+
+
+def test_a_long_answer_is_looked_through_quickly() -> None:
+    text = ("a" * 100_000 + "b") * 2
+    started = time.process_time()
+    assert not is_degenerate(text)
+    assert is_degenerate("ab" * 100_000)
+    assert time.process_time() - started < 1.0
 
 
 def test_a_fraction_of_prompts_gets_the_same_decoy_every_time() -> None:
@@ -57,10 +78,30 @@ def test_a_larger_fraction_plants_wherever_a_smaller_one_does(prompt: str, one: 
 
 
 @pytest.mark.parametrize(
-    ("results", "holds"), [("1", True), ("11", True), ("111", False), ("0101", True), ("011011", False)]
+    ("results", "holds"),
+    [
+        *(("1", True), ("11", True), ("111", False), ("0101", True), ("011011", False)),
+        *(("0" * 13 + "1" * 7, True), ("0" * 12 + "1" * 8, False)),
+        *(("0" * 38 + "1" * 12, True), ("0" * 37 + "1" * 13, False), ("1" * 2 + "0" * 50 + "1" * 12, True)),
+    ],
 )
-def test_a_few_that_chance_hardly_explains_are_enough(results: str, holds: bool) -> None:
+def test_what_chance_hardly_explains_is_enough(results: str, holds: bool) -> None:
     assert Trust(max_fooled=0.1).after([each == "1" for each in results]).holds is holds
+
+
+@pytest.mark.parametrize(("fooled", "least", "most"), [(0.05, 0.0, 0.01), (0.1, 0.0, 0.05), (0.3, 0.98, 1.0)])
+def test_how_often_a_span_of_two_hundred_loses_trust(fooled: float, least: float, most: float) -> None:
+    """Half of what is allowed hardly ever does, what is allowed seldom, three times as much nearly always."""
+
+    def loses(seed: int) -> bool:
+        rng, trust = random.Random(seed), Trust(max_fooled=0.1)
+        for _ in range(200):
+            trust = trust.after([rng.random() < fooled])
+            if not trust.holds:
+                return True
+        return False
+
+    assert least <= sum(map(loses, range(300))) / 300 <= most
 
 
 def test_a_judge_that_must_never_be_fooled_is_not_trusted_after_the_first() -> None:
@@ -68,13 +109,16 @@ def test_a_judge_that_must_never_be_fooled_is_not_trusted_after_the_first() -> N
     assert not Trust(max_fooled=0.0).after([False] * 5 + [True]).holds
 
 
-def test_trust_is_lost_and_won_by_the_last_planted() -> None:
-    trust = Trust(max_fooled=0.1).after([False, True] * 2 + [False] * (MIN_PLANTED - 5))
-    assert trust.holds, "too few to say: chance explains 2 of 19"
-    trust = trust.after([True])
-    assert not trust.holds
-    trust = Trust(max_fooled=0.1).after([True] * MIN_PLANTED)
-    assert not trust.after([False] * (WINDOW - 6)).holds, "6 of 50 is more than a tenth"
-    assert trust.after([False] * (WINDOW - 5)).holds
-    assert Trust(max_fooled=0.1).after([True] * 2 + [False] * 18).holds
-    assert not Trust(max_fooled=0.1).after([True] * 3 + [False] * 17).holds
+def test_trust_is_won_back_by_those_since_its_loss() -> None:
+    lost = Trust(max_fooled=0.1).after([True] * 3)
+    assert not lost.holds
+    assert lost.fooled == ()
+    assert not lost.after([False] * (MIN_PLANTED - 1)).holds, "too few to say"
+    assert lost.after([False] * MIN_PLANTED).holds, "those before it do not count"
+    assert lost.after([True] * 2 + [False] * 18).holds
+    assert not lost.after([True] * 3 + [False] * 18).holds, "3 of 21 is more than a tenth"
+    assert lost.after([True] * 3 + [False] * 27).holds
+    assert not lost.after([True] * WINDOW + [False] * (WINDOW - 6)).holds
+    assert lost.after([True] * WINDOW + [False] * (WINDOW - 5)).holds, "the last ones count"
+    again = lost.after([False] * MIN_PLANTED).after([True] * 12)
+    assert not again.holds

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tao_daemon.scoring.decoys import is_blank
 from tao_daemon.scoring.judging import (
     LETTERS,
     MAX_LISTED,
@@ -90,7 +91,7 @@ def test_scores_are_mean_ranks_and_a_flipped_pair_ties() -> None:
 
 
 def test_equal_texts_tie_and_what_says_nothing_is_below_all() -> None:
-    sheet = Sheet.of(["yes", "", "no", " yes ", "..."])
+    sheet = Sheet.of(["yes", "", "no", " yes ", "."])
     assert sheet.answers == ("yes", "no")
     assert scores(sheet, [ranked(0, 1), ranked(0, 1)]) == [3.5 / 4, 0.0, 0.5, 3.5 / 4, 0.0]
     assert scores(Sheet.of(["yes", "", " "]), ()) == [1.0, 0.0, 0.0]
@@ -205,6 +206,12 @@ THREE = Question(("x", "y", "z"), (2, -1, 0))
         ' \n{"ranking": ["C","A","B"], "why": "because"}\n',
         '```json\n{"ranking": ["C", "A", "B"]}\n```',
         '<think>A or {"ranking": ["A"]}?</think>\n{"ranking": ["C", "A", "B"]}',
+        'C is {best}, I think.\n</think>\n{"ranking": ["C", "A", "B"]}',
+        '</think>```json {"ranking": ["C", "A", "B"]}```',
+        '```{"ranking": ["C", "A", "B"]}```',
+        '```json{"ranking": ["C", "A", "B"]} ```\n',
+        '{"ranking": ["C", "A", "B"], "why": "no </think> here"}',
+        '```\n{"ranking": ["C", "A", "B"], "why": "no </think> here"}\n```',
     ],
 )
 def test_a_readable_reply(reply: str) -> None:
@@ -216,6 +223,8 @@ def test_a_readable_reply(reply: str) -> None:
     [
         ("", "not JSON"),
         ("C is best", "not JSON"),
+        ("```", "not JSON"),
+        ("</think>", "not JSON"),
         ('{"ranking": ["C", "A", "B"]} as asked', "not JSON"),
         ('{"ranking": ["C", "A", "B"]', "not JSON"),
         ("[" * 100_000, "not JSON"),
@@ -243,3 +252,9 @@ def test_the_format_asks_for_a_permutation() -> None:
     schema = reply_format(THREE)["json_schema"]["schema"]["properties"]["ranking"]
     assert (schema["items"]["enum"], schema["minItems"], schema["maxItems"]) == (["A", "B", "C"], 3, 3)
     assert json.dumps(reply_format(THREE))
+
+
+def test_what_a_demanded_form_allows_is_shown() -> None:
+    texts = ["[]", "{}", "Solution:", "\u200b", "a" * 40]
+    assert Sheet.of(texts, is_blank).answers == ("[]", "{}", "Solution:", "a" * 40)
+    assert Sheet.of(texts).answers == ("[]", "{}")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,12 +15,16 @@ import aiohttp
 import pytest
 from pydantic import TypeAdapter
 
+from tao_daemon.clients.retry import RetryPolicy
+from tao_daemon.clients.scoring_server import ScoringServer
 from tao_daemon.config import ScorerConfig
-from tao_daemon.domain.errors import ConfigError
+from tao_daemon.domain.errors import ConfigError, UpstreamError
 from tao_daemon.domain.ports import Scorer
 from tao_daemon.domain.prompt import Prompt, Source
-from tao_daemon.domain.signals import ScorerFailed, Signal
+from tao_daemon.domain.signals import ScorerAsked, ScorerFailed, Signal
+from tao_daemon.scoring import request_verifier
 from tao_daemon.scoring.building import trains_and_judges
+from tao_daemon.scoring.reward_model import RewardServer
 from tao_daemon.scoring.scorer import REQUEST_SCORER, ConfiguredScorer
 
 NEEDLE = "needle-7f3a"
@@ -137,11 +142,6 @@ async def test_checks_do_not_block_the_loop() -> None:
     assert ticks >= 3
 
 
-async def test_asking_for_a_score_that_nobody_gives_is_a_bug() -> None:
-    with pytest.raises(ValueError, match="no scorer matches prompt p1"):
-        await scorer().score(prompt(), ["x"])
-
-
 MATH = {"name": "sum", "type": "math", "expected": "regex:What is (.*)\\?"}
 AGREEMENT = {"name": "same", "type": "agreement", "answer": "whole", "low": 0.3, "high": 0.9}
 JUDGE = {"name": "judge", "type": "judge", "url": "http://127.0.0.1:9", "model": "m"}
@@ -231,6 +231,13 @@ async def test_a_schema_file_scores(tmp_path: Path) -> None:
         ({"name": "s", "type": "reward_model", "model": "missing"}, "cannot read missing/config.json"),
         ({"name": "s", "type": "reward_model", "model": "two"}, "two has 2 outputs"),
         ({"name": "s", "type": "reward_model", "model": "chat"}, "not a sequence classifier"),
+        ({"name": "s", "type": "reward_model", "model": "list"}, "no JSON object"),
+        ({"name": "s", "type": "reward_model", "model": "odd"}, "no known architecture"),
+        ({"name": "s", "type": "reward_model", "model": "labels"}, "labels has 2 outputs"),
+        ({"name": "s", "type": "json_schema", "schema_file": "deep.json"}, "nested too deeply"),
+        ({"name": "s", "type": "json_schema", "schema_file": "lost.json"}, "cannot be followed"),
+        ({"name": "s", "type": "json_schema", "schema_file": "."}, "cannot read schema_file"),
+        ({"name": "s", "type": "sql", "fixture": "missing.sql"}, "scorer 's' .*cannot read fixture missing.sql"),
     ],
 )
 def test_a_scorer_that_cannot_work_stops_the_start(
@@ -242,9 +249,124 @@ def test_a_scorer_that_cannot_work_stops_the_start(
     for folder, config_text in (
         ("two", '{"architectures": ["LlamaForSequenceClassification"]}'),
         ("chat", '{"architectures": ["LlamaForCausalLM"]}'),
+        ("list", "[]"),
+        ("odd", '{"architectures": {"a": 1}}'),
+        ("labels", '{"architectures": ["LlamaForSequenceClassification"], "id2label": 7}'),
     ):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "config.json").write_text(config_text)
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "lost.json").write_text('{"$ref": "#/default", "default": {"allOf": 5}}')
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=message):
         scorer(config)
+
+
+async def test_what_no_scorer_matches_any_more_is_a_failure_and_no_bug() -> None:
+    signals: list[Signal] = []
+    nobody = scorer(yes(match={"tenant": "acme"}), emit=signals.append)
+    assert await nobody.preview(prompt(), ["a", "b"]) == [None, None]
+    assert signals == []
+    assert await nobody.score(prompt(), ["a", "b"]) == [None, None]
+    assert await nobody.absolute(prompt(), ["a"]) == [None]
+    assert signals == [ScorerFailed("none", "unmatched", 2), ScorerFailed("none", "unmatched", 1)]
+    assert await nobody.score(prompt(), []) == []
+    assert len(signals) == 2
+
+
+def test_agreement_alone_accepts_and_does_not_judge() -> None:
+    assert scorer(AGREEMENT).accepts(prompt())
+    assert not scorer(AGREEMENT).judges(prompt())
+    assert not scorer().judges(prompt())
+    assert scorer().judges(prompt(response_format={"type": "json_object"}))
+    assert scorer(AGREEMENT, yes()).judges(prompt())
+
+
+async def test_a_preview_reports_nothing(user_module: ModuleType) -> None:
+    signals: list[Signal] = []
+    length = {"name": "length", "type": "python", "callable": "users_scorers:length"}
+    assert await scorer(length, emit=signals.append).preview(prompt(), ["aa", "fail"]) == [0.2, None]
+    assert signals == []
+
+
+def test_queries_are_not_free(tmp_path: Path) -> None:
+    fixture = tmp_path / "f.sql"
+    fixture.write_text("CREATE TABLE t AS SELECT 1 AS a")
+    configured = scorer({"name": "sql", "type": "sql", "fixture": fixture})
+    assert asyncio.run(configured.preview(prompt(), ["FROM t"])) is None
+    asyncio.run(configured.close())
+
+
+async def test_a_schema_is_not_compiled_on_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: set[int] = set()
+    compiled = request_verifier.JsonVerifier
+
+    def spy(*schema: Any, **settings: Any) -> Any:
+        threads.add(threading.get_ident())
+        return compiled(*schema, **settings)
+
+    monkeypatch.setattr(request_verifier, "JsonVerifier", spy)
+    schema = {"type": "object", "required": ["only here"]}
+    asked = prompt(response_format={"type": "json_schema", "json_schema": {"schema": schema}})
+    configured = scorer()
+    assert await configured.score(asked, ["{}"]) == [0.3]
+    request_verifier._verifier.cache_clear()
+    assert await configured.preview(asked, ["{}"]) == [0.3]
+    assert await configured.absolute(asked, ["{}"]) == [0.3]
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+RM = {"name": "rm", "type": "reward_model", "url": "http://127.0.0.1:9", "model": "m"}
+
+
+@pytest.mark.parametrize("down", [JUDGE, RM])
+async def test_a_server_that_leaves_eight_calls_unanswered_is_waited_for(
+    down: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signals: list[Signal] = []
+    async with aiohttp.ClientSession() as session:
+        both = scorer(yes(), down, session=session, emit=signals.append)
+        monkeypatch.setattr(both._entries[1].grader, *quick_client(down, session))
+        texts = ["yes", "no"]
+        assert [await both.score(prompt(), texts) for _ in range(4)] == [[None] * 2] * 4
+        assert [await both.absolute(prompt(), texts) for _ in range(3)] == [[None] * 2] * 3
+        assert len(signals) == 7 + len([s for s in signals if isinstance(s, ScorerAsked)])
+        before = len([s for s in signals if isinstance(s, ScorerFailed)])
+        with pytest.raises(UpstreamError, match=f"scorer '{down['name']}' left its last 8 calls"):
+            await both.score(prompt(), texts)
+        with pytest.raises(UpstreamError, match="left its last 9 calls"):
+            await both.absolute(prompt(), texts)
+        assert len([s for s in signals if isinstance(s, ScorerFailed)]) == before, "they are asked again"
+        await both.close()
+
+
+def quick_client(config: dict[str, Any], session: aiohttp.ClientSession) -> tuple[str, Any]:
+    """The grader's client, without its patience."""
+    server = ScoringServer(config["url"], api_key=None, session=session, retry=RetryPolicy(attempts=1))
+    if config["type"] == "judge":
+        return "_server", server
+    return "_source", RewardServer(server, model="m", api="score", timeout_seconds=5.0, concurrent_requests=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"url": "127.0.0.1:9"}, "url '127.0.0.1:9' is not of the form http://host:port"),
+        ({"url": "judge.internal"}, "is not of the form"),
+        ({"url": "ftp://judge"}, "is not of the form"),
+        ({"url": "http://"}, "is not of the form"),
+        ({"url": "http://judge:port"}, "is not of the form"),
+        ({"api_key": "env:BAD_KEY"}, "api_key holds characters that no header can"),
+    ],
+)
+async def test_a_server_that_cannot_be_asked_stops_the_start(
+    change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BAD_KEY", f"{NEEDLE}\nX-Other: 1")
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(ConfigError, match=f"scorer 'judge' .*{message}") as refused:
+            scorer({**JUDGE, **change}, session=session)
+        with pytest.raises(ConfigError, match=f"scorer 'rm' .*{message}"):
+            scorer({**RM, **change}, session=session)
+    assert NEEDLE not in str(refused.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -9,13 +10,15 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tao_daemon.domain.prompt import Prompt, Source
+from tao_daemon.scoring.graders import one_by_one
 from tao_daemon.scoring.sql_verifier import MAX_CHARACTERS, WORKER, SqlVerifier
 from tao_daemon.scoring.verifier import Failure
 
@@ -26,6 +29,7 @@ CREATE SCHEMA more;
 CREATE TABLE more.extra AS SELECT 1 AS z;
 CREATE SEQUENCE ids;
 """
+PROMPT = Prompt("p", {"prompt": "all orders?"}, Source("t", 0, 0), received_at=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -246,12 +250,62 @@ def test_a_worker_whose_verifier_died_ends_by_itself_in_the_middle_of_a_query(fi
         assert child.wait(30) == -signal.SIGALRM
 
 
-def test_after_close_a_query_starts_another_worker(fixture: Path) -> None:
+def test_after_close_nothing_starts(fixture: Path) -> None:
     verifier = SqlVerifier(fixture, "code", timeout_seconds=30.0)
     verifier.close()
     verifier.close()
-    assert verifier.check("FROM orders") == 1.0
-    verifier.close()
+    assert verifier.check("FROM orders") is Failure.ERROR
+    assert verifier._process is None
+
+
+ENDLESS = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r"
+
+
+def test_closing_ends_what_runs_and_what_waits_at_once(fixture: Path) -> None:
+    verifier = SqlVerifier(fixture, "code", timeout_seconds=60.0)
+    with ThreadPoolExecutor(6) as threads:
+        checks = [threads.submit(verifier.check, ENDLESS) for _ in range(6)]
+        wait(checks, timeout=0.5)
+        assert not any(check.done() for check in checks)
+        started = time.monotonic()
+        verifier.close()
+        assert [check.result(timeout=10) for check in checks] == [Failure.ERROR] * 6
+        assert time.monotonic() - started < 5
+    assert verifier._process is None
+
+
+def test_closing_waits_for_no_fixture(fixture: Path) -> None:
+    """The worker is one that never gets ready."""
+    verifier = SqlVerifier(fixture, "code", timeout_seconds=60.0)
+    verifier._fixture = f"CREATE TABLE never AS {ENDLESS}"
+    assert verifier._process is not None
+    os.kill(verifier._process._child.pid, signal.SIGKILL)
+    assert verifier.check("FROM orders") is Failure.ERROR
+    with ThreadPoolExecutor(1) as threads:
+        check = threads.submit(verifier.check, "FROM orders")
+        wait([check], timeout=0.5)
+        assert not check.done()
+        started = time.monotonic()
+        verifier.close()
+        assert check.result(timeout=10) is Failure.ERROR
+        assert time.monotonic() - started < 5
+
+
+async def test_slow_queries_leave_the_threads_that_all_share_alone(fixture: Path) -> None:
+    verifier = SqlVerifier(fixture, "code", timeout_seconds=60.0)
+    grader = one_by_one(verifier, verifier.close)
+    assert not grader.is_free
+    checks = [asyncio.create_task(grader.grade(PROMPT, [ENDLESS, ENDLESS])) for _ in range(40)]
+    await asyncio.sleep(0.3)
+    started = time.monotonic()
+    await asyncio.to_thread(int)
+    assert time.monotonic() - started < 5
+    await grader.close()
+    async with asyncio.timeout(10):
+        assert await asyncio.gather(*checks) == [[Failure.ERROR] * 2] * 40
+    assert await grader.grade(PROMPT, ["FROM orders"]) == [Failure.ERROR]
+    assert verifier._process is None
+    await grader.close()
 
 
 def test_several_threads_may_ask_at_once(verifier: SqlVerifier) -> None:

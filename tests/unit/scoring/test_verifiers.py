@@ -155,3 +155,31 @@ async def test_calls_left_behind_are_bounded_and_forgotten_when_they_end() -> No
 def test_a_function_that_cannot_be_imported_says_why(path: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         import_function(path)
+
+
+def wanting(schema: Any) -> dict[str, Any]:
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
+
+
+def test_a_very_large_schema_is_no_verifier() -> None:
+    assert request_verifier(wanting({"enum": ["x" * 60_000]})) is not None
+    assert request_verifier(wanting({"enum": ["x" * 70_000]})) is None
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#/default", "default": {"properties": 5}},
+        {"$ref": "#/default", "default": {"pattern": 5}},
+        {"$ref": "#/default", "default": {"$ref": 5}},
+        {"$ref": "#/default/x", "default": 5},
+    ],
+)
+def test_a_reference_to_what_is_no_schema_brings_none(schema: Any) -> None:
+    assert request_verifier(wanting(schema)) is None
+
+
+def test_two_hundred_schemas_are_remembered() -> None:
+    requests = [wanting({"required": [f"k{n}"]}) for n in range(200)]
+    first = [request_verifier(request) for request in requests]
+    assert all(one is other for one, other in zip(first, map(request_verifier, requests), strict=True))
