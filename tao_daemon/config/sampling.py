@@ -78,7 +78,7 @@ class Sampling(Section):
             raise ValueError(f"first_completions ({self.first_completions}) exceeds completions ({self.completions})")
         if self.most_completions and not self.first_completions:
             raise ValueError(
-                f"most_completions ({self.most_completions}) does nothing without first_completions; set both or neither"
+                f"most_completions ({self.most_completions}) does nothing without first_completions; set it, too"
             )
         if self.most_completions and self.completions > self.most_completions:
             raise ValueError(f"most_completions ({self.most_completions}) is below completions ({self.completions})")

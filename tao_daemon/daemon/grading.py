@@ -22,7 +22,8 @@ async def grade_all(
     sampling_limit: int,
     progress: Callable[[int], None],
 ) -> list[ScoredGroup | None]:
-    """What `grade` says of every group, in order. `progress` gets the number that are done."""
+    """What `grade` says of every group, in order. `progress` gets the number that are done. Raises UpstreamError when
+    a server that scores does not answer."""
     turns = asyncio.Semaphore(CONCURRENT_GROUPS)
     done = 0
 
@@ -34,9 +35,13 @@ async def grade_all(
         progress(done)
         return graded
 
-    async with asyncio.TaskGroup() as tasks:
-        started = [tasks.create_task(one(group)) for group in groups]
-    return [task.result() for task in started]
+    started = [asyncio.create_task(one(group)) for group in groups]
+    try:
+        return await asyncio.gather(*started)
+    finally:  # the first that fails ends the others
+        for task in started:
+            task.cancel()
+        await asyncio.gather(*started, return_exceptions=True)
 
 
 async def grade(scorer: Scorer, prompt: Prompt, group: CompletionGroup, sampling_limit: int) -> ScoredGroup | None:

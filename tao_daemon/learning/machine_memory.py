@@ -11,7 +11,6 @@ import json
 import logging
 import math
 import re
-import resource
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -83,14 +82,14 @@ def available_bytes() -> int:
     """Free on the GPU, or what the kernel and its control groups would still give this process."""
     if torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[0])
-    return min([_meminfo("MemAvailable"), *_group_rooms()])
+    return min([_kernel(Path("/proc/meminfo"), "MemAvailable"), *_group_rooms()])
 
 
 def peak_bytes() -> int:
     """The most that this process has held: on the GPU where there is one, in main memory otherwise."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_reserved())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB
+    return _kernel(Path("/proc/self/status"), "VmHWM")  # getrusage counts what the parent held before exec, too
 
 
 def model_shape(folder: Path) -> ModelShape:
@@ -139,12 +138,12 @@ def _tensor_shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
             yield name, entry["shape"]
 
 
-def _meminfo(name: str) -> int:
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+def _kernel(file: Path, name: str) -> int:
+    for line in file.read_text(encoding="ascii").splitlines():
         key, _, value = line.partition(":")
         if key == name:
             return int(value.split()[0]) * _KIB
-    raise OSError(f"/proc/meminfo has no {name}")
+    raise OSError(f"{file} has no {name}")
 
 
 def _group_rooms() -> Iterator[int]:

@@ -72,7 +72,7 @@ class Endpoints:
 
         async def ask(endpoint: _Endpoint) -> dict[str, Any]:
             with endpoint.busy(size), endpoint.judged():
-                await (endpoint.enter(size) if len(self._endpoints) > 1 else endpoint.room.enter(size))
+                await (endpoint.room.enter(size) if len(self._endpoints) == 1 else endpoint.enter(size, self._timeout))
                 operation = endpoint.server.chat if "messages" in body else endpoint.server.complete
                 return await _within(operation(body), self._timeout, "sampling.timeout_seconds")
 
@@ -143,15 +143,16 @@ class _Endpoint:
         finally:
             self.in_flight -= size
 
-    async def enter(self, size: int) -> None:
-        """Wait for room until this server fails: its queue may never get shorter, and another may have room."""
-        wait = asyncio.timeout(None)
+    async def enter(self, size: int, seconds: float) -> None:
+        """Wait for room until this server fails, or for `seconds` where it failed before: its queue may never get
+        shorter, and another server may have room."""
+        wait = asyncio.timeout(seconds if self._absence else None)
         try:
             async with wait:
                 self._entering.add(wait)
                 await self.room.enter(size)
         except TimeoutError:
-            raise UpstreamError("the model server failed while a request waited for room in its queue") from None
+            raise UpstreamError("the model server failed, and its queue has no room") from None
         finally:
             self._entering.discard(wait)
 

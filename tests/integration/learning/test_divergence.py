@@ -23,6 +23,7 @@ from tao_daemon.learning import divergence
 from tao_daemon.learning.checkpoints import base_digest
 from tao_daemon.learning.contract import TrainingSpec
 from tao_daemon.learning.divergence_contract import DivergenceSpec, SampledAnswer
+from tao_daemon.learning.machine_memory import measuring_fit
 from tao_daemon.learning.peft_policy import load_policy
 from tao_daemon.learning.subprocess_trainer import SubprocessTrainer
 
@@ -139,10 +140,11 @@ def test_short_memory_means_smaller_batches_and_the_same_figures(
     every = divergence.batches
     monkeypatch.setattr(divergence, "batches", lambda them, limit: (seen.append(limit), every(them, limit))[1])
     much = divergence.measure(replace(job, micro_batch_tokens=4096), answers(), lambda: 2**40)
-    with pytest.raises(TrainingError, match="needs .* GiB at the least .* lower training.memory_headroom") as caught:
+    with pytest.raises(TrainingError, match=r"needs .* GiB at the least .* lower training.memory_headroom"):
         divergence.measure(job, answers(), lambda: 2**20)
-    least = float(str(caught.value).split("needs ")[1].split()[0])
-    little = divergence.measure(replace(job, micro_batch_tokens=4096), answers(), lambda: int((least + 0.005) * 2**30))
+    sizes = [len(answer.prompt_token_ids) + len(answer.token_ids) for answer in answers()]
+    needed = measuring_fit(replace(job, micro_batch_tokens=4096), sizes, 2**40).needed
+    little = divergence.measure(replace(job, micro_batch_tokens=4096), answers(), lambda: needed - 1)
     assert seen[1] < seen[0] == 4096
     assert little.from_base == pytest.approx(much.from_base, rel=1e-5)
 

@@ -16,7 +16,7 @@ from tao_daemon.domain.completion import ScoredGroup
 from tao_daemon.domain.errors import TrainingError
 from tao_daemon.domain.signals import TrainingStepped
 from tao_daemon.learning import peft_trainer
-from tao_daemon.learning.advantage import Selection, select
+from tao_daemon.learning.advantage import LearningGroup, Selection, select
 from tao_daemon.learning.checkpoints import base_digest
 from tao_daemon.learning.contract import (
     ADAPTER_FILE,
@@ -27,10 +27,11 @@ from tao_daemon.learning.contract import (
     WorkerResult,
 )
 from tao_daemon.learning.job import Job
+from tao_daemon.learning.kl_meter import KlMeter, measured_groups
 from tao_daemon.learning.learner import Learner
 from tao_daemon.learning.objectives.clipped import ClippedPolicyGradient
 from tao_daemon.learning.objectives.ratios import Clip, k3
-from tao_daemon.learning.objectives.registry import build_objective
+from tao_daemon.learning.objectives.registry import OBJECTIVES, build_objective
 from tao_daemon.learning.packing import pack_group
 from tao_daemon.learning.parallel import ALONE, Alone
 from tao_daemon.learning.peft_policy import Policy, load_policy
@@ -66,7 +67,6 @@ def test_ratios_are_one_and_the_step_is_unclipped_before_the_first_update(
         torch.testing.assert_close(policy.logprobs(pack.pack).detach(), pack.fixed.reference_T, rtol=0, atol=1e-5)
         torch.testing.assert_close(pack.fixed.weights_T, torch.ones_like(pack.fixed.weights_T), rtol=0, atol=1e-5)
     step = Learner(policy, OBJECTIVE, spec, ALONE).gradient(groups)
-    assert 0 <= step.kl < 1e-10
     assert step.clipped == 0
     assert step.gradient_norm > 0
 
@@ -116,11 +116,11 @@ def test_the_rewarded_token_becomes_likelier_and_the_files_prove_it(
     assert [e.name for e in events if isinstance(e, PhaseEntered)] == ["loading", "reference", "training", "saving"]
     steps = [e for e in events if isinstance(e, TrainingStepped)]
     assert [(s.step, s.steps) for s in steps] == [(n, 8) for n in range(1, 9)]
-    assert 0 <= steps[0].kl < 1e-10
-    assert steps[-1].kl > 0
+    assert 0 < steps[0].kl < steps[-1].kl
+    assert result.metrics["kl"] == result.metrics["kl_max"] == steps[-1].kl
     assert result.base_digest == base_digest(Path(spec.base_model))
     assert result.metrics["mismatch"] < 1e-5
-    assert result.metrics["steps"] == 8
+    assert result.metrics["steps"] == result.metrics["steps_kept"] == 8
     assert result.metrics["stopped_on_kl"] == 0
 
     fingerprint = Fingerprint.from_json((tmp_path / FINGERPRINT_FILE).read_text())
@@ -157,14 +157,38 @@ def test_a_second_round_starts_from_the_adapter_that_sampled(
     assert again.metrics["masked_sequences"] > 0
 
 
-def test_kl_budget_stops_before_the_step_that_exceeds_it(
+@pytest.mark.parametrize("algorithm", OBJECTIVES)
+def test_weights_beyond_the_kl_budget_are_never_kept(
+    spec: TrainingSpec, batch: list[ScoredGroup], tmp_path: Path, algorithm: str
+) -> None:
+    free = replace(spec, algorithm=algorithm, learning_rate=2e-3)
+    _, events = train(free, batch, tmp_path / "free")
+    unbound = [e.kl for e in events if isinstance(e, TrainingStepped)]
+    assert unbound[0] < unbound[2]
+    budget = (max(unbound[:2]) + unbound[2]) / 2
+    result, events = train(replace(free, kl_budget=budget), batch, tmp_path / "bound")
+    steps = [e.kl for e in events if isinstance(e, TrainingStepped)]
+    assert steps == unbound[:3]
+    assert result.metrics["stopped_on_kl"] == 1
+    assert (result.metrics["steps"], result.metrics["steps_kept"]) == (3, 2)
+    assert result.metrics["kl"] == unbound[1] < budget < result.metrics["kl_max"] == unbound[2]
+
+    # the artefact itself, by a meter of its own
+    start = load_policy(free)
+    meter = KlMeter(start, job_of(free, batch).selection.groups, free)
+    kept = load_policy(replace(free, start_adapter=str(tmp_path / "bound")))
+    with torch.no_grad():
+        for own, trained in zip(start.parameters, kept.parameters, strict=True):
+            own.copy_(trained)
+    assert meter.nats() == pytest.approx(unbound[1], rel=1e-6)
+
+
+def test_a_first_look_beyond_the_budget_is_an_error_with_figures(
     spec: TrainingSpec, batch: list[ScoredGroup], tmp_path: Path
 ) -> None:
-    result, events = train(replace(spec, kl_budget=0.005), batch, tmp_path)
-    steps = [e for e in events if isinstance(e, TrainingStepped)]
-    assert result.metrics["stopped_on_kl"] == 1
-    assert 1 < len(steps) < 8
-    assert steps[-1].kl > 0.005 >= max(s.kl for s in steps[:-1])
+    with pytest.raises(TrainingError, match=r"after step 1, .* nats per token .*kl_budget is 1e-09; lower training"):
+        train(replace(spec, kl_budget=1e-9), batch, tmp_path)
+    assert not (tmp_path / ADAPTER_FILE).exists()
 
 
 def test_strategy_samples_do_not_count_as_mismatch(
@@ -202,12 +226,12 @@ def test_a_little_noise_of_the_sampler_is_corrected(spec: TrainingSpec, shifted:
 
 
 def test_numbers_that_explode_fail_with_the_step(spec: TrainingSpec, batch: list[ScoredGroup], tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"step 2 of 8: loss .*lower training.learning_rate"):
+    with pytest.raises(TrainingError, match=r"after step 1 .*lower training.learning_rate"):
         train(replace(spec, learning_rate=1e30), batch, tmp_path)
     assert not (tmp_path / ADAPTER_FILE).exists()
 
 
-@pytest.mark.parametrize(("rate", "message"), [(1e30, "not finite; lower"), (1e-45, "changes nothing .* raise")])
+@pytest.mark.parametrize(("rate", "message"), [(1e30, "no numbers; lower"), (1e-45, "changes nothing .* raise")])
 def test_the_last_step_is_checked_too(
     spec: TrainingSpec, batch: list[ScoredGroup], tmp_path: Path, rate: float, message: str
 ) -> None:
@@ -241,19 +265,30 @@ def test_tokens_of_another_model_are_refused(spec: TrainingSpec, batch: list[Sco
         train(spec, foreign, tmp_path)
 
 
-def test_k3_of_the_reference_is_what_the_step_reports(
-    spec: TrainingSpec, policy: Policy, batch: list[ScoredGroup]
+@pytest.mark.parametrize("algorithm", OBJECTIVES)
+def test_the_distance_is_k3_of_all_plain_samples_whatever_trains(
+    spec: TrainingSpec, policy: Policy, batch: list[ScoredGroup], algorithm: str
 ) -> None:
-    groups = reference(policy, selection_of(batch), spec)
+    chosen = job_of(replace(spec, algorithm=algorithm), batch).selection
+    meter = KlMeter(policy, chosen.groups, spec)
+    assert meter.nats() == 0
+    measured = measured_groups(chosen.groups, spec.seed)
+    assert len(measured) == 4
+    packs = [pack for g in measured for pack in pack_group(g.prompt_token_ids, g.plain[:4], 1000)]
+    assert sum(len(set(pack.owners)) for pack in packs) == 16
+    with torch.no_grad():
+        before = [policy.logprobs(pack) for pack in packs]
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in policy.parameters:
             parameter.add_(torch.randn_like(parameter) * 0.05)
-        packs = [pack for group in groups for pack in group.packs]
-        kept = [k3(policy.logprobs(pack.pack) - pack.fixed.reference_T)[pack.fixed.plain_T] for pack in packs]
-    assert Learner(policy, OBJECTIVE, spec, ALONE).gradient(groups).kl == pytest.approx(
-        torch.cat(kept).mean().item(), rel=1e-4
-    )
+        expected = [k3(policy.logprobs(pack) - start) for pack, start in zip(packs, before, strict=True)]
+    assert meter.nats() == pytest.approx(torch.cat(expected).mean().item(), rel=1e-4)
+
+
+def test_without_a_plain_sample_there_is_no_distance(spec: TrainingSpec, policy: Policy) -> None:
+    with pytest.raises(TrainingError, match=r"no plain completion .* raise training.max_sequence_tokens"):
+        KlMeter(policy, [LearningGroup((1,), ())], spec)
 
 
 def test_metrics_are_plain_numbers(spec: TrainingSpec, batch: list[ScoredGroup], tmp_path: Path) -> None:

@@ -6,15 +6,18 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tao_daemon.domain.completion import ScoredGroup
 from tao_daemon.domain.signals import TrainingStepped
+from tao_daemon.learning import peft_trainer
+from tao_daemon.learning.advantage import select
 from tao_daemon.learning.contract import (
     ADAPTER_FILE,
     ARTEFACT_DIRECTORY,
@@ -22,15 +25,22 @@ from tao_daemon.learning.contract import (
     RESULT_FILE,
     SPEC_FILE,
     TrainingSpec,
+    WorkerEvent,
     decode_event,
     decode_result,
     encode_group,
     encode_spec,
 )
-from tao_daemon.learning.course import Course, Look, Step
-from tao_daemon.learning.resuming import STATE_FILE, TENSORS_FILE, Checkpoint, Keeper, newest
+from tao_daemon.learning.course import Course, Distance, Look, Step
+from tao_daemon.learning.job import Job
+from tao_daemon.learning.learner import Learner
+from tao_daemon.learning.objectives.registry import build_objective
+from tao_daemon.learning.parallel import ALONE, Alone
+from tao_daemon.learning.peft_policy import Policy, load_policy
+from tao_daemon.learning.resuming import STATE_FILE, TENSORS_FILE, Checkpoint, Keeper, Manner, newest
 
 Many = Callable[[int], list[ScoredGroup]]
+MANNER = Manner(1024, False, "float32", 1)
 SECONDS = 180
 
 
@@ -74,12 +84,22 @@ def test_a_killed_training_resumes_to_the_same_bytes(spec: TrainingSpec, many: M
     assert adapters[0] == adapters[1]
     assert resumed == steps[-len(resumed) :]
     results = [decode_result((folder / RESULT_FILE).read_text()).metrics for folder in (unbroken, second)]
-    same = ("steps", "loss", "kl_max", "dev_improvement", "dev_best_step", "dev_looks", "tokens", "dev_groups")
+    same = (
+        "steps",
+        "loss",
+        "kl_max",
+        "dev_improvement",
+        "dev_best_step",
+        "dev_looks",
+        "tokens",
+        "dev_groups",
+        "steps_kept",
+    )
     assert {name: results[0][name] for name in same} == {name: results[1][name] for name in same}
     assert results[0]["resumed_step"] == 0
     assert len(steps) - 4 <= results[1]["resumed_step"] == len(steps) - len(resumed)
     assert results[0]["dev_groups"] >= 8
-    assert not list(second.glob("checkpoint-*"))
+    assert len(list(second.glob("checkpoint-*"))) == 1  # until the directory is discarded
 
 
 @pytest.mark.chaos
@@ -91,7 +111,7 @@ def test_another_trainings_checkpoint_is_left_alone(spec: TrainingSpec, many: Ma
 
 
 def checkpoint(steps: int) -> Checkpoint:
-    course = Course((Step(0.5, 0.01, 1.0, 0.0, 10),) * steps, (Look(1, 0.1, 0.9),))
+    course = Course((Step(0.5, 1.0, 0.0, 10),) * steps, (Look(1, 0.1, 0.9),), (Distance(1, 0.01),), 1)
     return Checkpoint(course, {"weight.0": torch.arange(3.0)})
 
 
@@ -99,37 +119,101 @@ def test_the_newest_whole_one_of_the_newest_attempt_counts(tmp_path: Path) -> No
     older, newer = tmp_path / "attempt-1", tmp_path / "attempt-2"
     for folder, steps in ((older, 9), (newer, 3)):
         folder.mkdir()
-        Keeper(folder, "this", 1.0).write(checkpoint(steps))
+        Keeper(folder, "this", MANNER, 1.0).write(checkpoint(steps))
     found = newest([newer, older], "this")
     assert found is not None
-    assert found[0] == newer / "checkpoint-3"
-    assert found[1].course == checkpoint(3).course
-    assert torch.equal(found[1].tensors["weight.0"], torch.arange(3.0))
+    assert found.path == newer / "checkpoint-3"
+    assert found.checkpoint.course == checkpoint(3).course
+    assert found.manner == MANNER
+    assert torch.equal(found.checkpoint.tensors["weight.0"], torch.arange(3.0))
     assert newest([newer, older], "other") is None
 
     (newer / "checkpoint-3" / TENSORS_FILE).write_bytes(b"cut")
     torn = newest([newer, older], "this")
     assert torn is not None
-    assert torn[0] == older / "checkpoint-9"
-    (older / "checkpoint-9" / STATE_FILE).write_text(json.dumps({"format": 1, "digest": "this", "course": {}}))
+    assert torn.path == older / "checkpoint-9"
+    (older / "checkpoint-9" / STATE_FILE).write_text(json.dumps({"format": 2, "identity": "this", "course": {}}))
     assert newest([newer, older], "this") is None
 
 
 def test_one_is_kept_and_a_disk_without_room_costs_no_training(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    keeper = Keeper(tmp_path, "this", 0.0)
+    keeper = Keeper(tmp_path, "this", MANNER, 0.0)
     for steps in (1, 2):
         keeper.write(checkpoint(steps))
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
-    keeper.clear()
-    assert not list(tmp_path.iterdir())
     shutil.rmtree(tmp_path)
     keeper.write(checkpoint(3))
     assert "checkpoint not written" in caplog.text
 
 
 def test_checkpoints_are_no_more_frequent_than_asked(tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path, "this", 3600.0)
-    assert not keeper.due
-    assert Keeper(tmp_path, "this", 0.0).due
+    assert not Keeper(tmp_path, "this", MANNER, 3600.0).due
+    assert Keeper(tmp_path, "this", MANNER, 0.0).due
+
+
+def resumable(spec: TrainingSpec, groups: list[ScoredGroup]) -> Job:
+    objective = build_objective(spec, groups)
+    return Job(spec, select(groups, objective, min_spread=0.05, max_sequence_tokens=64), digest="this")
+
+
+def trained(job: Job, folder: Path, *, stop_at: int = 0, free: int = 2**40) -> tuple[Mapping[str, float], bytes]:
+    (folder / "artefact").mkdir(parents=True)
+
+    def say(event: WorkerEvent) -> None:
+        if isinstance(event, TrainingStepped) and event.step == stop_at:
+            raise KeyboardInterrupt
+
+    metrics = peft_trainer.train(job, folder / "artefact", say, Alone(), lambda: free).metrics
+    return metrics, (folder / "artefact" / ADAPTER_FILE).read_bytes()
+
+
+def test_a_resumed_training_computes_as_before_and_keeps_the_same_weights(
+    spec: TrainingSpec, many: Many, tmp_path: Path
+) -> None:
+    """Begun with little memory and resumed with much; stopped by the KL budget after that."""
+    often = replace(spec, learning_rate=2e-3, checkpoint_seconds=1e-9, memory_headroom=0.0)
+    groups = many(8)
+    free = int(trained(resumable(often, groups), tmp_path / "much")[0]["memory_needed_bytes"]) - 1
+    whole, _ = trained(resumable(often, groups), tmp_path / "little", free=free)
+    assert whole["micro_batch_tokens"] < 1024
+    bound = replace(often, kl_budget=0.9 * whole["kl_max"])
+    metrics, expected = trained(resumable(bound, groups), tmp_path / "unbroken", free=free)
+    assert metrics["stopped_on_kl"] == 1
+    with pytest.raises(KeyboardInterrupt):
+        trained(resumable(bound, groups), tmp_path / "first", stop_at=3, free=free)
+    job = replace(resumable(bound, groups), spec=replace(bound, resume_from=(str(tmp_path / "first"),)))
+    again, found = trained(job, tmp_path / "second")
+    assert again["resumed_step"] == 2
+    assert again["micro_batch_tokens"] == metrics["micro_batch_tokens"]
+    assert (again["steps_kept"], again["kl"]) == (metrics["steps_kept"], metrics["kl"])
+    assert found == expected
+
+
+def test_a_checkpoint_on_another_base_is_left_alone(spec: TrainingSpec, many: Many, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(spec.base_model, base)
+    often = replace(spec, base_model=str(base), checkpoint_seconds=1e-9, epochs=1)
+    trained(resumable(often, many(8)), tmp_path / "first")
+    again = replace(often, resume_from=(str(tmp_path / "first"),))
+    assert trained(resumable(again, many(8)), tmp_path / "second")[0]["resumed_step"] == 2
+    weights = load_file(base / "model.safetensors")
+    weights["model.norm.weight"] *= 1.01
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    assert trained(resumable(again, many(8)), tmp_path / "third")[0]["resumed_step"] == 0
+
+
+def test_a_parameter_without_a_gradient_is_kept_as_it_is(spec: TrainingSpec, policy: Policy) -> None:
+    learner = Learner(policy, build_objective(spec, []), spec, ALONE)
+    for parameter in policy.parameters[1:]:
+        parameter.grad = torch.ones_like(parameter)
+    learner.move()
+    state = {name: value.clone() for name, value in learner.state().items()}
+    again = Learner(load_policy(spec), build_objective(spec, []), spec, ALONE)
+    again.load(state)
+    for each in (learner, again):
+        for parameter in each.policy.parameters:
+            parameter.grad = torch.ones_like(parameter)
+        each.move()
+    assert all(torch.equal(value, again.state()[name]) for name, value in learner.state().items())

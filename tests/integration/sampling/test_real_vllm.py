@@ -172,7 +172,8 @@ async def test_the_budget_is_spent_where_rewards_differ_and_saved_elsewhere(tiny
     form = {"name": "form", "type": "structured"}
     own = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"enum": ["alpha", "beta"]}}}
     sampler = make_sampler(tiny_vllm.url, completions=4, first_completions=2, strategies=[form])
-    asked = [prompt("differs", response_format=own), prompt("same")]
+    # The model never ends by itself: only the client's own limit makes that a bad answer.
+    asked = [prompt("differs", response_format=own, max_tokens=16), prompt("same", max_tokens=16)]
 
     async def preview(prompt: Prompt, texts: Sequence[str]) -> list[float | None]:
         return [float(text in ('"alpha"', '"beta"')) for text in texts]

@@ -183,18 +183,10 @@ async def test_one_that_dies_while_it_loads_is_left_alone_for_a_while_too(
     await process.close()
 
 
-async def test_the_end_of_a_child_is_asyncios_to_see(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Children that are dead already when they are ended: no one else may take their status."""
-    with caplog.at_level(logging.WARNING):
-        for _ in range(10):
-            process = RewardProcess(Path("unused"), command=fake(tmp_path, READY + "sys.stdin.readline()"))
-            assert await process.ask({"answers": ["a"]}, seconds=60) is Failure.UNAVAILABLE
-    assert "Unknown child process" not in caplog.text
-
-
 async def test_a_child_that_has_ended_is_not_looked_at_before_asyncio_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Who looks first takes its status: "Unknown child process"."""
     process = RewardProcess(Path("unused"), command=fake(tmp_path, READY + "sys.stdin.readline()"))
     looked: list[int] = []
     monkeypatch.setattr(subprocess.Popen, "poll", lambda popen: looked.append(popen.pid))

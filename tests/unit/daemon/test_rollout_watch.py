@@ -43,7 +43,7 @@ class Versions:
 
 
 class Judge:
-    def accepts(self, prompt: Prompt) -> bool:
+    def judges(self, prompt: Prompt) -> bool:
         return True
 
     async def absolute(self, prompt: Prompt, texts: Sequence[str]) -> Sequence[float | None]:

@@ -70,13 +70,15 @@ def test_more_completions_of_one_kind_do_not_look_like_less_diversity(count: int
 
 
 def test_a_prompt_that_gets_more_completions_weighs_no_more() -> None:
-    unsure = {"logprobs": (-3.0,) * 9, "finish": "length"}
-    equal = measure([group("fine", "fine"), group("", "", **unsure)])
-    adaptive = measure([group("fine", "fine"), group(*[""] * 8, **unsure)])
+    def cut_off(count: int) -> CompletionGroup:
+        return group(*[""] * count, logprobs=(-3.0,) * 9, finish="length")
+
+    equal = measure([group("fine", "fine"), cut_off(2)])
+    adaptive = measure([group("fine", "fine"), cut_off(8)])
     assert (equal["entropy"], equal["tokens_mean"], equal["truncated"]) == (2.5, 5.5, 0.5)
     assert adaptive == pytest.approx(equal)
     # The percentile alone is that of all completions together.
-    many = measure([group("", **unsure), group(*["fine"] * 40)])
+    many = measure([cut_off(1), group(*["fine"] * 40)])
     assert many["tokens_p95"] == 2.0
 
 
