@@ -32,7 +32,7 @@ from tao_daemon.domain.meters import measure
 from tao_daemon.domain.ports import DivergenceJob, SamplingAids
 from tao_daemon.domain.prompt import Prompt
 from tao_daemon.domain.report import Decision
-from tao_daemon.evaluation.drift import drift
+from tao_daemon.evaluation.distance import distance
 from tao_daemon.evaluation.evaluator import Evaluator
 from tao_daemon.sampling.vllm_sampler import VllmSampler
 from tao_daemon.scoring.scorer import ConfiguredScorer
@@ -125,11 +125,11 @@ class Course:
         self, row: Row, serving: AdapterRecord | None, candidate: AdapterRecord
     ) -> tuple[Row, AdapterRecord | None]:
         fresh = _prompts(Split.DEV, row.round, GATE.prompts)
-        far = await self._drift(fresh[:DRIFT], candidate, serving, SEED + row.round)
+        far = await self._far(fresh[:DRIFT], candidate, serving, SEED + row.round)
         async with self._serving(serving) as model, self._serving(candidate) as its:
             assert its is not None
             found = await self._evaluator.evaluate(
-                fresh, incumbent=model, candidate=its, seed=SEED, drift=far, progress=lambda done, of: None
+                fresh, incumbent=model, candidate=its, seed=SEED, distance=far, progress=lambda done, of: None
             )
             verdict = found.verdict
             kept = self._line.accept is Accept.ALL or verdict.decision is Decision.PASS
@@ -147,13 +147,13 @@ class Course:
         found = [await grade(self._noise, by_id[group.prompt_id], group, SAMPLING.max_tokens) for group in groups]
         return [group for group in found if group is not None]
 
-    async def _drift(
+    async def _far(
         self, prompts: Sequence[Prompt], candidate: AdapterRecord, start: AdapterRecord | None, seed: int
     ) -> Mapping[str, float]:
         async with self._serving(candidate) as its:
             own, bases = [await self._sampler.draw(prompts, model=model, seed=seed) for model in (its, None)]
         job = DivergenceJob(next(self._lab.attempts), 1, tuple(own), candidate, start)
-        return drift(await self._lab.trainer(dict(TRAINING)).measure(job), own, bases)
+        return distance(await self._lab.trainer(dict(TRAINING)).measure(job), own, bases)
 
     async def _held(self, model: str | None) -> Held:
         items = TASK.items(Split.HELD_OUT, SEED, HELD_OUT)

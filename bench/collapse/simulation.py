@@ -30,7 +30,7 @@ from tao_daemon.domain.prompt import Prompt
 from tao_daemon.domain.report import Decision, Verdict
 from tao_daemon.domain.round import Outcome
 from tao_daemon.domain.signals import DecoysJudged, ScorerFailed, Signal
-from tao_daemon.evaluation.drift import drift
+from tao_daemon.evaluation.distance import distance
 from tao_daemon.evaluation.evaluator import Evaluator
 from tao_daemon.scoring.scorer import ConfiguredScorer
 
@@ -133,18 +133,18 @@ class Simulation:
             incumbent=model,
             candidate=candidate,
             seed=seed,
-            drift=await self._drift(held_out[: self._scenario.gate.divergence_prompts], model, candidate, seed),
+            distance=await self._far(held_out[: self._scenario.gate.divergence_prompts], model, candidate, seed),
             progress=lambda done, of: None,
         )
         return found.verdict
 
-    async def _drift(
+    async def _far(
         self, prompts: Sequence[Prompt], model: str | None, candidate: str, seed: int
     ) -> Mapping[str, float]:
         own, bases = [await self._sampler.draw(prompts, model=name, seed=seed) for name in (candidate, None)]
         tokens = sum(len(said.token_ids) for group in own for said in group.completions)
         tables = [self._tables[name] for name in (candidate, model or BASE, BASE)]
-        return drift(divergence(*tables, answers=len(own), tokens=tokens), own, bases)
+        return distance(divergence(*tables, answers=len(own), tokens=tokens), own, bases)
 
     def _note(self, row: Row, serving: Table) -> None:
         failures: Counter[str] = Counter()
