@@ -26,7 +26,7 @@ LOSS = gauge(
 KL = gauge(
     "tao_learning_kl_nats",
     "nats",
-    "Mean KL divergence per token from where the round started, estimated at the latest step.",
+    "Mean KL divergence per token from where the round started, estimated at the latest look (a quarter of an epoch).",
     "It reaches training.kl_budget early: the step size is too large for these rewards.",
     start=UNKNOWN,
 )
