@@ -29,7 +29,7 @@ def make_tiny_site(make_site: Callable[..., Any], tiny_vllm: Any) -> Callable[..
                 "clip_low": 0.9,
                 "clip_high": 100.0,
                 "groups_per_step": 4,
-                "kl_budget": 500.0,
+                "kl_budget": 1e6,
                 "max_mismatch": 1.0,
             },
             "gate": {
@@ -39,6 +39,11 @@ def make_tiny_site(make_site: Callable[..., Any], tiny_vllm: Any) -> Callable[..
                 "temperature": 0.0,
                 "max_length_ratio": 100.0,
                 "max_truncation_increase": 1.0,
+                # What this scorer rewards is silence, and a random model that learns it is another model.
+                "max_degenerate_increase": 1.0,
+                "max_length_ratio_to_base": 100.0,
+                "max_kl_to_base_per_token": 1e6,
+                "divergence_prompts": 8,
             },
             "serving": {"replicas": [tiny_vllm.url], "base_model": "base", "drain_seconds": 1.0},
             "rollout": {
