@@ -2,42 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from tao_daemon.domain.ports import AdapterStore, Fleet, PromptStore, Sampler, Scorer, Trainer
-from tao_daemon.domain.prompt import Prompt
-from tao_daemon.domain.report import Pair, Verdict
+from tao_daemon.evaluation.evaluator import Evaluator
 from tao_daemon.registry.round_archive import RoundArchive
-
-
-class Evaluated(Protocol):
-    """A verdict with both answers behind every pair."""
-
-    @property
-    def verdict(self) -> Verdict: ...
-
-    @property
-    def pairs(self) -> Sequence[Pair]: ...
-
-    @property
-    def answers(self) -> Sequence[tuple[str, str]]:
-        """(incumbent, candidate) texts, in the order of `pairs`."""
-        ...
-
-
-class Evaluator(Protocol):
-    async def evaluate(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        incumbent: str | None,
-        candidate: str,
-        seed: int,
-        distance: Mapping[str, float],
-        progress: Callable[[int, int], None],
-    ) -> Evaluated: ...
 
 
 @dataclass(frozen=True, slots=True)

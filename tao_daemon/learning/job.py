@@ -8,9 +8,11 @@ spec.json + batch.jsonl → checks → dev split → selection
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tao_daemon.domain.completion import ScoredGroup
 from tao_daemon.domain.errors import TrainingError
 from tao_daemon.learning.advantage import Selection, select
 from tao_daemon.learning.checkpoints import check_base, check_start, context_tokens
@@ -60,20 +62,29 @@ def read_job(directory: Path) -> Job:
     raw = (directory / BATCH_FILE).read_bytes()
     groups = decode_batch(raw.decode("utf-8").splitlines())
     limit = min(spec.max_sequence_tokens, context_tokens(base) or spec.max_sequence_tokens)
-    objective = build_objective(spec, groups)
-    parts = split(groups, spec.dev_fraction, min_spread=spec.min_spread, max_sequence_tokens=limit)
-    selection = select(parts.training, objective, min_spread=spec.min_spread, max_sequence_tokens=limit)
-    fewest = max(spec.min_groups, 1)
-    if parts.dev and len(selection.groups) < fewest:  # rather a training without a dev split than none
-        parts = replace(parts, dev=())
-        selection = select(groups, objective, min_spread=spec.min_spread, max_sequence_tokens=limit)
-    if len(selection.groups) < fewest:
+    selection, dev = sides(spec, groups, limit)
+    if len(selection.groups) < _fewest(spec):
         why = ", ".join(f"{n} {reason}" for reason, n in sorted(selection.dropped_groups.items())) or "none dropped"
         raise TrainingError(
             f"{len(selection.groups)} of {len(groups)} groups can teach ({why}), training.min_groups is "
             f"{spec.min_groups}; check the scorers, raise sampling.completions or round.prompts"
         )
-    return Job(spec, selection, parts.dev, _digest(spec, raw))
+    return Job(spec, selection, dev, _digest(spec, raw))
+
+
+def sides(spec: TrainingSpec, groups: Sequence[ScoredGroup], limit: int) -> tuple[Selection, tuple[DevGroup, ...]]:
+    """What trains of the groups, and what chooses the checkpoint. `limit`: tokens of prompt plus completion."""
+    objective = build_objective(spec, groups)
+    parts = split(groups, spec.dev_fraction, min_spread=spec.min_spread, max_sequence_tokens=limit)
+    selection = select(parts.training, objective, min_spread=spec.min_spread, max_sequence_tokens=limit)
+    if not parts.dev or len(selection.groups) >= _fewest(spec):
+        return selection, parts.dev
+    # Rather a training without a dev split than none.
+    return select(groups, objective, min_spread=spec.min_spread, max_sequence_tokens=limit), ()
+
+
+def _fewest(spec: TrainingSpec) -> int:
+    return max(spec.min_groups, 1)
 
 
 def _digest(spec: TrainingSpec, batch: bytes) -> str:

@@ -27,10 +27,8 @@ from tao_daemon.domain.errors import ArchiveError
 from tao_daemon.domain.ports import TrainingJob
 from tao_daemon.domain.report import Pair, Verdict
 from tao_daemon.evaluation.gate import MEASURED, Limits, judge, recorded_limits
-from tao_daemon.learning.advantage import select
-from tao_daemon.learning.dev_split import split
+from tao_daemon.learning.job import sides
 from tao_daemon.learning.job_folders import spec_of
-from tao_daemon.learning.objectives.registry import build_objective
 from tao_daemon.registry.round_archive import RoundArchive
 
 _SCORED = ("kept", "dropped", "mean_reward", "mean_reward_plain")
@@ -104,10 +102,7 @@ def _check_training(recorded: Recorded, report: Mapping[str, Any], config: Confi
         return [unchecked(f"training.{name}", told[name], why) for name in names]
     number = int(report["round"])
     spec = spec_of(TrainingJob(number, 1, tuple(recorded.scored), None, config.round.seed + number), config.training)
-    objective = build_objective(spec, recorded.scored)
-    spread, limit = spec.min_spread, spec.max_sequence_tokens
-    parts = split(recorded.scored, spec.dev_fraction, min_spread=spread, max_sequence_tokens=limit)
-    chosen = select(parts.training, objective, min_spread=spread, max_sequence_tokens=limit)
+    chosen, _ = sides(spec, recorded.scored, spec.max_sequence_tokens)
     found: dict[str, float] = {
         "groups": len(chosen.groups),
         "samples": sum(len(group.samples) for group in chosen.groups),

@@ -76,6 +76,15 @@ async def test_bare_prompts_go_to_the_completions_route(upstream: Any, make_samp
     assert sorted(body["prompt"] for body in upstream.bodies) == ["The sky is", "Think first.\n\nThe sky is"]
 
 
+async def hang(body: Any, answer: Any) -> Any:
+    await asyncio.sleep(30)
+
+
+async def slow(body: Any, answer: Any) -> Any:
+    await asyncio.sleep(0.03)
+    return answer
+
+
 async def test_no_more_prompts_are_in_flight_than_allowed(upstream: Any, make_sampler: Any, prompts: Any) -> None:
     async def slow(body: Any, answer: Any) -> Any:
         await asyncio.sleep(0.02)
@@ -200,13 +209,6 @@ async def test_a_denial_here_does_not_end_what_may_pass_there(
 async def test_an_engine_that_hangs_behind_its_metrics_costs_few_prompts(
     upstream: Any, other_upstream: Any, make_sampler: Any, prompts: Any, signals: list[Any]
 ) -> None:
-    async def hang(body: Any, answer: Any) -> Any:
-        await asyncio.sleep(30)
-
-    async def slow(body: Any, answer: Any) -> Any:
-        await asyncio.sleep(0.03)
-        return answer
-
     upstream.behave, other_upstream.behave = hang, slow
     sampler = make_sampler(upstream.url, other_upstream.url, timeout_seconds=0.2)
     groups = await groups_of(sampler, prompts(80))
@@ -219,13 +221,6 @@ async def test_an_engine_that_hangs_behind_its_metrics_costs_few_prompts(
 async def test_what_waits_for_room_at_a_server_that_hangs_goes_elsewhere(
     upstream: Any, other_upstream: Any, make_sampler: Any, prompts: Any, signals: list[Any]
 ) -> None:
-    async def hang(body: Any, answer: Any) -> Any:
-        await asyncio.sleep(30)
-
-    async def slow(body: Any, answer: Any) -> Any:
-        await asyncio.sleep(0.03)
-        return answer
-
     # Its queue is as long for ever after the first request.
     upstream.behave, upstream.waiting, other_upstream.behave = hang, [0, 50], slow
     sampler = make_sampler(upstream.url, other_upstream.url, timeout_seconds=0.4, max_waiting_requests=0)
