@@ -28,8 +28,9 @@ from tao_daemon.domain.adapter import AdapterRecord
 from tao_daemon.domain.completion import ScoredGroup
 from tao_daemon.domain.ports import Example
 
-TAO_DEFAULTS: dict[str, Any] = {"epochs": 2, "groups_per_step": 4, "kl_budget": 5.0}
-"""More steps, and more freedom in each round, than production's defaults: a round must show something in minutes."""
+TAO_DEFAULTS: dict[str, Any] = {"groups_per_step": 4}
+"""Half as many groups per step for half as many prompts per round as the product's defaults: as many steps per round.
+All else is the product's default, but for what a setting names."""
 LABELLED_RATES = (2e-4, 5e-4, 1e-3)
 _CHILD_SECONDS = 3600.0
 _CHILD_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
