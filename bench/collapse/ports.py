@@ -20,7 +20,7 @@ from tao_daemon.config import Training
 from tao_daemon.domain.completion import PLAIN, Answer, Completion, CompletionGroup
 from tao_daemon.domain.ports import SamplingAids, TrainingJob
 from tao_daemon.domain.prompt import Prompt
-from tao_daemon.domain.signals import TrainingStepped
+from tao_daemon.domain.signals import TrainingSignal
 from tao_daemon.learning.course import Course
 from tao_daemon.learning.dev_objective import DevSet
 from tao_daemon.learning.job import read_job
@@ -88,7 +88,7 @@ class TableTrainer:
         self._numbers = count(1)
 
     def train(
-        self, job: TrainingJob, start: str, progress: Callable[[TrainingStepped], None]
+        self, job: TrainingJob, start: str, progress: Callable[[TrainingSignal], None]
     ) -> tuple[str, dict[str, float]]:
         """The new table's name, and what training measured."""
         directory = self._root / f"training-{next(self._numbers)}"
@@ -97,7 +97,7 @@ class TableTrainer:
         table = self._tables[start].copy()
         policy: Any = cast(Any, table)
         groups = reference(policy, read.selection, read.spec)
-        measured = check_reference(groups, read.spec)
+        measured = check_reference(groups, read.spec, progress)
         ranks = Alone()
         dev = DevSet(policy, read.dev, ranks, read.spec.micro_batch_tokens) if read.dev else None
         meter = KlMeter(policy, read.selection.groups, read.spec)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tao_daemon.config.values import ClockTime, Fraction, Positive, Seconds, Secret, Section
+from tao_daemon.config.values import ClockTime, Fraction, Positive, Seconds, Secret, Section, ServerUrl
 from tao_daemon.domain.rollout import NewerCandidate, RolloutMode
 
 _MAX_PORT = 65_535
@@ -21,7 +21,7 @@ class PathMap(Section):
 
 
 class Serving(Section):
-    replicas: Annotated[tuple[str, ...], Field(min_length=1)] = ("http://127.0.0.1:8000",)
+    replicas: Annotated[tuple[ServerUrl, ...], Field(min_length=1)] = ("http://127.0.0.1:8000",)
     """Base URLs of the vLLM servers, without /v1. An adapter serves on all of them or on none."""
     base_model: str = "base"
     """Name under which vLLM serves the base model (--served-model-name)."""
@@ -117,7 +117,7 @@ class Gateway(Section):
     the shared port answers no scrape. 0 for none: a single process answers scrapes on its port all the same."""
     public_model: str = "assistant"
     """The model name that clients use."""
-    daemon_url: str = "http://127.0.0.1:8090"
+    daemon_url: ServerUrl = "http://127.0.0.1:8090"
     """Control API that routes are long-polled from and reports go to."""
     daemon_token: Secret = None
     """Token for routes and reports (scope gateway): env:NAME or file:PATH; default: data_dir/control.token."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tao_daemon.config.values import Positive, Seconds, Section
+from tao_daemon.config.values import OptionalServerUrl, Positive, Seconds, Section
 from tao_daemon.domain.completion import PLAIN
 
 
@@ -46,7 +46,7 @@ class Strategy(Section):
 
 
 class Sampling(Section):
-    endpoint: str = ""
+    endpoint: OptionalServerUrl = ""
     """Base URL of a vLLM for sampling alone; "" samples on the serving replicas."""
     completions: Annotated[int, Field(ge=2)] = 8
     """Completions per plain prompt."""

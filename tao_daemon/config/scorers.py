@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tao_daemon.config.values import Fraction, Positive, Seconds, Secret, Section
+from tao_daemon.config.values import Fraction, OptionalServerUrl, Positive, Seconds, Secret, Section, ServerUrl
 
 
 class Match(Section):
@@ -97,7 +97,7 @@ class JudgeScorer(_Scorer):
     """A language model ranks the completions of a prompt, in two orders."""
 
     type: Literal["judge"]
-    url: str
+    url: ServerUrl
     """Base URL of an OpenAI-compatible server, without /v1."""
     model: str
     """Its name of the model that judges."""
@@ -131,7 +131,7 @@ class RewardModelScorer(_Scorer):
     """A reward model scores each answer."""
 
     type: Literal["reward_model"]
-    url: str = ""
+    url: OptionalServerUrl = ""
     """Base URL of a vLLM that serves the reward model (pooling or score API), without /v1."""
     model: str
     """Its name on that server; without url, the folder of a sequence classifier that transformers loads in a process

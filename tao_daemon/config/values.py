@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 
 def _resolve_secret(value: Any) -> Any:
@@ -32,6 +33,21 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
 Positive = Annotated[int, Field(ge=1)]
 ClockTime = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$")]
+
+
+def _server_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("a server's address begins with http:// or https://")
+    if parts.username or parts.password:
+        raise ValueError("an address holds no user or password; give the key in api_key, by reference")
+    return value
+
+
+ServerUrl = Annotated[str, AfterValidator(_server_url)]
+"""Base URL of a server, without credentials: it stands in logs."""
+OptionalServerUrl = Annotated[str, AfterValidator(lambda value: value and _server_url(value))]
+"""The same, or "" for none."""
 
 
 class Section(BaseModel):

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
 
@@ -36,6 +37,7 @@ from tao_daemon.domain.signals import (
     PhaseProgressed,
     SamplesMeasured,
     TrainingEnded,
+    TrainingSignal,
     TrainingStepped,
 )
 from tao_daemon.evaluation.distance import distance
@@ -147,11 +149,12 @@ class RoundWork:
         done = len(prompts) - len(missing)
         self._emit(PhaseProgressed(running.id, running.phase, done, len(prompts)))
         aids = await self._sampling_aids(running)
-        sampler = self._parts.sampler
-        async for group in sampler.sample(missing, model=running.incumbent, seed=self._seed(running), aids=aids):
-            await asyncio.to_thread(archive.append_group, running.id, group)
-            done += 1
-            self._emit(PhaseProgressed(running.id, running.phase, done, len(prompts)))
+        sampling = self._parts.sampler.sample(missing, model=running.incumbent, seed=self._seed(running), aids=aids)
+        async with aclosing(sampling) as sampled:
+            async for group in sampled:
+                await asyncio.to_thread(archive.append_group, running.id, group)
+                done += 1
+                self._emit(PhaseProgressed(running.id, running.phase, done, len(prompts)))
         groups = await asyncio.to_thread(archive.sampled_groups, running.id)
         if len(groups) < self._settings.min_groups:
             raise _Unfit(f"only {len(groups)} of {len(prompts)} prompts could be sampled")
@@ -204,9 +207,10 @@ class RoundWork:
         start = await asyncio.to_thread(adapters.get, running.incumbent) if running.incumbent else None
         job = TrainingJob(running.id, running.attempt, groups, start, self._seed(running))
 
-        def progress(step: TrainingStepped) -> None:
-            self._emit(step)
-            self._emit(PhaseProgressed(running.id, running.phase, step.step, step.steps))
+        def progress(told: TrainingSignal) -> None:
+            self._emit(told)
+            if isinstance(told, TrainingStepped):
+                self._emit(PhaseProgressed(running.id, running.phase, told.step, told.steps))
 
         self._emit(PhaseProgressed(running.id, running.phase, 0, 1))
         result = await self._trained(job, progress)
@@ -226,7 +230,7 @@ class RoundWork:
         record = await asyncio.to_thread(adapters.publish, result.directory, lineage, self._clock())
         return self._done(running, f"{record.name} trained", candidate=record.name), dict(result.metrics)
 
-    async def _trained(self, job: TrainingJob, progress: Callable[[TrainingStepped], None]) -> TrainingResult:
+    async def _trained(self, job: TrainingJob, progress: Callable[[TrainingSignal], None]) -> TrainingResult:
         """Train, and tell how that ended."""
         began, outcome = time.monotonic(), "cancelled"
         measured: Mapping[str, float] = {}

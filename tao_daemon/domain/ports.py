@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from tao_daemon.domain.adapter import AdapterRecord, Lineage
 from tao_daemon.domain.completion import Answer, CompletionGroup, ScoredGroup
 from tao_daemon.domain.prompt import Prompt
-from tao_daemon.domain.signals import TrainingStepped
+from tao_daemon.domain.signals import TrainingSignal
 
 TopicPartition = tuple[str, int]
 Accepts = Callable[[Prompt], bool]
@@ -147,7 +147,7 @@ class Sampler(Protocol):
 
     def sample(
         self, prompts: Sequence[Prompt], *, model: str | None, seed: int, aids: SamplingAids
-    ) -> AsyncIterator[CompletionGroup]:
+    ) -> AsyncGenerator[CompletionGroup, None]:
         """Groups of completions in the order they finish. `model` is an adapter, None the base model."""
         ...
 
@@ -243,7 +243,7 @@ class Divergence:
 
 
 class Trainer(Protocol):
-    async def train(self, job: TrainingJob, progress: Callable[[TrainingStepped], None]) -> TrainingResult:
+    async def train(self, job: TrainingJob, progress: Callable[[TrainingSignal], None]) -> TrainingResult:
         """Train to the end or raise TrainingError. Cancelling ends everything it started."""
         ...
 

@@ -209,12 +209,24 @@ class DivergenceMeasured:
 
 
 @dataclass(frozen=True, slots=True)
+class MismatchMeasured:
+    """How far server and trainer are apart on what the server sampled; said before training refuses for it."""
+
+    nats: float
+    """Mean absolute difference of their log-probabilities per token; NaN when the trainer's are not finite."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingStepped:
     step: int
     steps: int
     loss: float
     kl: float
     """Mean per-token KL estimate to the starting policy, nats."""
+
+
+TrainingSignal = MismatchMeasured | TrainingStepped
+"""What a running training tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +295,7 @@ Signal = (
     | DecoysJudged
     | SamplesMeasured
     | DivergenceMeasured
+    | MismatchMeasured
     | TrainingStepped
     | TrainingEnded
     | CandidateEvaluated

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tao_daemon.domain.completion import Completion, CompletionGroup, ScoredGroup
-from tao_daemon.domain.signals import TrainingStepped
+from tao_daemon.domain.signals import MismatchMeasured, TrainingSignal, TrainingStepped
 
 SPEC_FILE = "spec.json"
 BATCH_FILE = "batch.jsonl"
@@ -96,7 +96,7 @@ class WorkerResult:
     metrics: Mapping[str, float]
 
 
-WorkerEvent = PhaseEntered | TrainingStepped | TrainingFailed
+WorkerEvent = PhaseEntered | TrainingSignal | TrainingFailed
 
 
 def encode_spec(spec: TrainingSpec) -> str:
@@ -160,6 +160,8 @@ def encode_event(event: WorkerEvent) -> str:
     match event:
         case PhaseEntered():
             return json.dumps({"event": "phase", "name": event.name})
+        case MismatchMeasured():
+            return json.dumps({"event": "mismatch", "nats": event.nats})
         case TrainingStepped():
             return json.dumps({"event": "progress", **dataclasses.asdict(event)})
         case TrainingFailed():
@@ -173,6 +175,8 @@ def decode_event(line: str) -> WorkerEvent | None:
         match data["event"]:
             case "phase":
                 return PhaseEntered(str(data["name"]))
+            case "mismatch":
+                return MismatchMeasured(float(data["nats"]))
             case "progress":
                 return TrainingStepped(int(data["step"]), int(data["steps"]), float(data["loss"]), float(data["kl"]))
             case "failed":

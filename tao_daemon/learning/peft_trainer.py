@@ -45,7 +45,7 @@ def train(job: Job, artefact: Path, say: Say, ranks: Ranks, available: Available
     logger.info("base loaded", extra={"device": str(policy.device), "dtype": str(policy.dtype)})
     watch.enter("reference")
     groups = reference(policy, job.selection, spec, ranks)
-    measured = check_reference(groups, spec)
+    measured = check_reference(groups, spec, say)
     meter = KlMeter(policy, job.selection.groups, spec, ranks)
     dev = DevSet(policy, job.dev, ranks, spec.micro_batch_tokens) if job.dev else None
     watch.enter("training")

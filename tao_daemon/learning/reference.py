@@ -6,13 +6,14 @@ packs → log-probabilities of π₀ → fixed tensors of every pack → checks
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from tao_daemon.domain.errors import TrainingError
+from tao_daemon.domain.signals import MismatchMeasured
 from tao_daemon.learning.advantage import LearningSample, Selection, Weighting
 from tao_daemon.learning.batching import micro_batches
 from tao_daemon.learning.contract import TrainingSpec
@@ -102,11 +103,14 @@ def _reference(
     return ReferencePack(pack, fixed, (reference_T - sampled_T).abs())
 
 
-def check_reference(groups: Sequence[ReferenceGroup], spec: TrainingSpec) -> dict[str, float]:
-    """Metrics of the reference pass. Raises TrainingError when the batch cannot be learned from."""
+def check_reference(
+    groups: Sequence[ReferenceGroup], spec: TrainingSpec, say: Callable[[MismatchMeasured], None]
+) -> dict[str, float]:
+    """Metrics of the reference pass. Raises TrainingError when the batch cannot be learned from, the mismatch told."""
     packs = [pack for group in groups for pack in group.packs]
     plain_tokens = sum(int(pack.fixed.plain_T.sum()) for pack in packs)
     mismatch = sum(float(pack.mismatch_T.sum()) for pack in packs) / max(plain_tokens, 1)
+    say(MismatchMeasured(mismatch))
     masked = sum(len(set(pack.fixed.owners_T[pack.fixed.weights_T == 0].tolist())) for pack in packs)
     if not math.isfinite(mismatch):
         raise TrainingError("the starting policy gives log-probabilities that are not finite; check the base model")

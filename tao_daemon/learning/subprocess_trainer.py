@@ -23,7 +23,7 @@ from pathlib import Path
 from tao_daemon.config import Training
 from tao_daemon.domain.errors import TrainingError
 from tao_daemon.domain.ports import Divergence, DivergenceJob, TrainingJob, TrainingResult
-from tao_daemon.domain.signals import TrainingStepped
+from tao_daemon.domain.signals import MismatchMeasured, TrainingSignal, TrainingStepped
 from tao_daemon.learning.contract import (
     ARTEFACT_DIRECTORY,
     LOG_FILE,
@@ -43,7 +43,7 @@ from tao_daemon.learning.job_folders import (
 
 AttemptDirectory = Callable[[int, int], Path]
 """Where attempt `n` of round `id` works: (round, attempt) → a path that does not exist yet."""
-Progress = Callable[[TrainingStepped], None]
+Progress = Callable[[TrainingSignal], None]
 
 WORKER = (sys.executable, "-m", "tao_daemon.learning.worker")
 MAX_LINE_BYTES = 1 << 20
@@ -75,7 +75,7 @@ class SubprocessTrainer:
         """Raises TrainingError. Cancelling ends everything it started."""
         parent = self._directory(job.round, job.attempt).absolute().parent
         directory = await asyncio.to_thread(write_measurement, parent, divergence_spec_of(job, self._settings), job)
-        await self._run(directory, lambda step: None)
+        await self._run(directory, lambda told: None)
         return await asyncio.to_thread(read_divergence, directory)
 
     async def _run(self, directory: Path, progress: Progress) -> None:
@@ -154,8 +154,8 @@ async def _follow(process: Process, progress: Progress) -> str:
         if not line:
             return failure
         match decode_event(line.decode("utf-8", errors="replace")):
-            case TrainingStepped() as step:
-                progress(step)
+            case MismatchMeasured() | TrainingStepped() as told:
+                progress(told)
             case TrainingFailed(reason):
                 failure = reason
             case PhaseEntered(name):

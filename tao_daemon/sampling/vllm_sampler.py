@@ -8,7 +8,7 @@ prompts → a few in flight → group by group, in the order they finish
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -70,7 +70,7 @@ class VllmSampler:
 
     async def sample(
         self, prompts: Sequence[Prompt], *, model: str | None, seed: int, aids: SamplingAids
-    ) -> AsyncIterator[CompletionGroup]:
+    ) -> AsyncGenerator[CompletionGroup, None]:
         """Groups in the order they finish. Raises UpstreamError at the deadline of the pass, when OUTAGE_PROMPTS in
         a row found no server, or when the whole pass gave nothing (a few refused prompts, left over from an
         interrupted pass, are not enough to say so)."""

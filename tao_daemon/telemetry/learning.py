@@ -8,7 +8,13 @@ from tao_daemon.clients.prometheus import make_counter, make_gauge, make_histogr
 from tao_daemon.domain.metrics import UNKNOWN, Label, counter, gauge, histogram, timestamp
 from tao_daemon.domain.ports import Clock
 from tao_daemon.domain.report import Decision
-from tao_daemon.domain.signals import CandidateEvaluated, DivergenceMeasured, TrainingEnded, TrainingStepped
+from tao_daemon.domain.signals import (
+    CandidateEvaluated,
+    DivergenceMeasured,
+    MismatchMeasured,
+    TrainingEnded,
+    TrainingStepped,
+)
 
 STEPS = counter(
     "tao_learning_steps",
@@ -171,8 +177,8 @@ class LearningMetrics:
         self._seconds = make_histogram(TRAINING_SECONDS, registry)
         self._last_trained = make_gauge(LAST_TRAINED, registry)
         self._divergence = make_gauge(DIVERGENCE, registry)
+        self._mismatch = make_gauge(MISMATCH, registry)
         self._measured = {
-            "mismatch": make_gauge(MISMATCH, registry),
             "gradient_norm": make_gauge(GRADIENT, registry),
             "tokens_per_second": make_gauge(SPEED, registry),
         }
@@ -180,6 +186,9 @@ class LearningMetrics:
     def diverged(self, signal: DivergenceMeasured) -> None:
         self._divergence.labels("start").set(signal.from_start)
         self._divergence.labels("base").set(signal.from_base)
+
+    def mismatched(self, signal: MismatchMeasured) -> None:
+        self._mismatch.set(signal.nats)
 
     def stepped(self, signal: TrainingStepped) -> None:
         self._steps.inc()
@@ -191,6 +200,8 @@ class LearningMetrics:
         self._seconds.observe(signal.seconds)
         if signal.outcome == "trained":
             self._last_trained.set(self._clock())
+            for bound in DIVERGENCE.labels[0].values:
+                self._divergence.labels(bound).set(UNKNOWN)  # that of the candidate before
             for name, kept in self._measured.items():
                 kept.set(signal.metrics.get(name, UNKNOWN))
 

@@ -27,6 +27,7 @@ from tao_daemon.domain.signals import (
     IntakeInterrupted,
     IntakeLagMeasured,
     IntakeStateChanged,
+    MismatchMeasured,
     NotificationLag,
     NotificationSent,
     OffsetGapFound,
@@ -118,6 +119,8 @@ class Metrics:
                 self.scoring.decoys(signal)
             case DivergenceMeasured():
                 self.learning.diverged(signal)
+            case MismatchMeasured():
+                self.learning.mismatched(signal)
             case TrainingStepped():
                 self.learning.stepped(signal)
             case TrainingEnded():

@@ -18,6 +18,8 @@ import yaml
 from bench.monitoring import webhook
 from grafana.builder.every import dashboards
 from grafana.scraping import RULES, configuration, scraping
+from tao_daemon.scoring.decoys import MASTER_KEYS
+from tests.judge_server import JudgeServer
 from tests.promql import queries, selectors
 from tests.system.observing import clients, finite_points, query
 
@@ -53,18 +55,37 @@ def _answered(status: dict[str, Any]) -> int:
 async def test_every_expression_of_dashboards_and_rules_returns_data(
     tmp_path: Path, make_tiny_site: Callable[..., Any], produce: Any, random_prompts: Any
 ) -> None:
-    site = make_tiny_site(
-        # What the clients ask is captured, and starts no round.
-        round={"min_new_prompts": 200},
-        gateway={"capture": True},
-        events={"webhooks": [{"name": "chat", "url": f"file:{tmp_path / 'url'}"}]},
-    )
-    targets = {"tao-daemon": [_host(site.control_url)], "tao-gateway": [_host(site.gateway_url)]}
-    prometheus = scraping(tmp_path / "prometheus", configuration(targets, interval="1s"))
-    async with webhook(lambda message: None) as hook, prometheus as address:
+    async with webhook(lambda message: None) as hook, JudgeServer(_short).serving() as judge:
         (tmp_path / "url").write_text(hook)
+        site = make_tiny_site(
+            # What the clients ask is captured, and starts no round.
+            round={"min_new_prompts": 200},
+            gateway={"capture": True},
+            events={"webhooks": [{"name": "chat", "url": f"file:{tmp_path / 'url'}"}]},
+            scorers=[_SILENCE, _judge(judge.url)],
+            gate={"scorers": [_SILENCE]},
+        )
+        await _watched(site, tmp_path, produce, random_prompts(480, seed=3))
+
+
+_SILENCE = {"name": "silence", "type": "python", "callable": "tiny_scorers:says_nothing"}
+
+
+def _judge(url: str) -> dict[str, Any]:
+    """Asked about every group, a decoy in each; of so little weight that silence is what is learned."""
+    return {"name": "judge", "type": "judge", "url": url, "model": "judge", "weight": 0.01, "decoy_fraction": 1.0}
+
+
+def _short(request: str, answer: str) -> float:
+    """A judge that likes short answers and falls for nothing."""
+    return -1e9 if answer.strip() in MASTER_KEYS else -float(len(answer))
+
+
+async def _watched(site: Any, tmp_path: Path, produce: Any, prompts: list[dict[str, Any]]) -> None:
+    targets = {"tao-daemon": [_host(site.control_url)], "tao-gateway": [_host(site.gateway_url)]}
+    async with scraping(tmp_path / "prometheus", configuration(targets, interval="1s")) as address:
         start = time.time()
-        await asyncio.to_thread(drive, site, produce, random_prompts(480, seed=3))
+        await asyncio.to_thread(drive, site, produce, prompts)
         end = time.time()
         (tmp_path / "span.json").write_text(json.dumps([start, end]))
         assert await asyncio.to_thread(_empty_panels, address, start, end) == []

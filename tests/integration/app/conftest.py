@@ -9,7 +9,7 @@ import asyncio
 import json
 import random
 import string
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +62,7 @@ class ScriptedSampler:
 
     async def sample(
         self, prompts: Sequence[Prompt], *, model: str | None, seed: int, aids: SamplingAids
-    ) -> AsyncIterator[CompletionGroup]:
+    ) -> AsyncGenerator[CompletionGroup, None]:
         for number, prompt in enumerate(prompts):
             self.shown[prompt.id] = list(aids.examples(prompt))
             dice = random.Random(f"{seed}/{prompt.id}")

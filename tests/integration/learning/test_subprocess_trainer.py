@@ -18,7 +18,7 @@ from tao_daemon.config import Training
 from tao_daemon.domain.completion import ScoredGroup
 from tao_daemon.domain.errors import TrainingError
 from tao_daemon.domain.ports import TrainingJob
-from tao_daemon.domain.signals import TrainingStepped
+from tao_daemon.domain.signals import MismatchMeasured, TrainingSignal, TrainingStepped
 from tao_daemon.learning.contract import LOG_FILE, SPEC_FILE, TrainingSpec, decode_spec
 from tao_daemon.learning.subprocess_trainer import SubprocessTrainer
 
@@ -64,7 +64,8 @@ class Pids:
         self.told = asyncio.Event()
         self.pids: tuple[int, ...] = ()
 
-    def __call__(self, step: TrainingStepped) -> None:
+    def __call__(self, step: TrainingSignal) -> None:
+        assert isinstance(step, TrainingStepped)
         self.pids = (step.step, step.steps)
         self.told.set()
 
@@ -75,9 +76,11 @@ async def test_trains_for_real_with_progress_and_an_artefact(
     settings = Training(
         base_model=Path(spec.base_model), rank=8, epochs=2, groups_per_step=4, learning_rate=5e-3, timeout_seconds=180
     )
-    steps: list[TrainingStepped] = []
-    result = await SubprocessTrainer(settings, place).train(job(tuple(batch)), steps.append)
-    assert [step.step for step in steps] == [1, 2, 3, 4]
+    told: list[TrainingSignal] = []
+    result = await SubprocessTrainer(settings, place).train(job(tuple(batch)), told.append)
+    assert isinstance(told[0], MismatchMeasured)
+    assert told[0].nats == result.metrics["mismatch"]
+    assert [step.step for step in told if isinstance(step, TrainingStepped)] == [1, 2, 3, 4]
     assert {p.name for p in Path(result.directory).iterdir()} == {
         "adapter_model.safetensors",
         "adapter_config.json",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import MappingProxyType
 
 import pytest
@@ -33,7 +33,7 @@ class Answers:
 
     def sample(
         self, prompts: Sequence[Prompt], *, model: str | None, seed: int, aids: SamplingAids
-    ) -> AsyncIterator[CompletionGroup]:
+    ) -> AsyncGenerator[CompletionGroup, None]:
         raise AssertionError("the gate asks for answers only")
 
     async def draw(self, prompts: Sequence[Prompt], *, model: str | None, seed: int) -> Sequence[CompletionGroup]:

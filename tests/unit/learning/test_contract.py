@@ -9,12 +9,13 @@ import pytest
 
 from tao_daemon.domain.adapter import Fingerprint, FingerprintProbe
 from tao_daemon.domain.completion import Completion, CompletionGroup, ScoredGroup
-from tao_daemon.domain.signals import TrainingStepped
+from tao_daemon.domain.signals import MismatchMeasured, TrainingStepped
 from tao_daemon.learning.contract import (
     MAX_REASON,
     PhaseEntered,
     TrainingFailed,
     TrainingSpec,
+    WorkerEvent,
     WorkerResult,
     decode_batch,
     decode_event,
@@ -140,8 +141,11 @@ def test_logprobs_that_are_not_finite_are_refused(logprob: str) -> None:
         decode_batch([encode_group(GROUP).replace("-1.25", logprob)])
 
 
-@pytest.mark.parametrize("event", [PhaseEntered("loading"), TrainingStepped(1, 4, 0.5, 0.01), TrainingFailed("why")])
-def test_events_survive(event: PhaseEntered | TrainingStepped | TrainingFailed) -> None:
+@pytest.mark.parametrize(
+    "event",
+    [PhaseEntered("loading"), MismatchMeasured(0.03), TrainingStepped(1, 4, 0.5, 0.01), TrainingFailed("why")],
+)
+def test_events_survive(event: WorkerEvent) -> None:
     assert decode_event(encode_event(event)) == event
 
 

@@ -23,6 +23,7 @@ from tao_daemon.domain.signals import (
     IntakeInterrupted,
     IntakeLagMeasured,
     IntakeStateChanged,
+    MismatchMeasured,
     NotificationLag,
     NotificationSent,
     OffsetGapFound,
@@ -125,8 +126,9 @@ def test_sampling_and_scoring(metrics: Metrics) -> None:
 
 
 def test_a_failed_training_leaves_what_the_one_before_measured(metrics: Metrics) -> None:
-    measured = {"mismatch": 0.03, "gradient_norm": 2.0, "something else": 1.0}
-    found = after(metrics, TrainingStepped(1, 2, loss=0.5, kl=0.1), TrainingEnded("trained", 20.0, measured))
+    measured = {"gradient_norm": 2.0, "something else": 1.0}
+    stepped = TrainingStepped(1, 2, loss=0.5, kl=0.1)
+    found = after(metrics, MismatchMeasured(0.03), stepped, TrainingEnded("trained", 20.0, measured))
     assert found["tao_learning_steps_total"] == 1
     assert found["tao_learning_loss"] == 0.5
     assert found["tao_learning_kl_nats"] == 0.1
@@ -139,6 +141,11 @@ def test_a_failed_training_leaves_what_the_one_before_measured(metrics: Metrics)
     assert found["tao_learning_trainings_total{outcome=trained}"] == 1
     assert found["tao_learning_training_seconds_count"] == 3
     assert found["tao_learning_mismatch_nats"] == 0.03
+
+
+def test_the_mismatch_that_stops_a_training_is_shown(metrics: Metrics) -> None:
+    found = after(metrics, MismatchMeasured(0.5), TrainingEnded("failed", 1.0))
+    assert found["tao_learning_mismatch_nats"] == 0.5
 
 
 def test_a_verdict_without_figures_shows_none_of_the_gate_before(metrics: Metrics) -> None:
