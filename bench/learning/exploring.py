@@ -1,9 +1,9 @@
 """Sampling with strategies when there is no earlier round to take examples from: a few prompts go first.
 
-The first prompts of a first round are asked plainly; the rest may be shown the best of what these gave, by the reward
-and never by the truth. The number of completions is the same as without strategies, and all of them train.
+The first prompts of a first round are shown no example, as in the daemon; the rest may be shown the best of what these
+gave, by the reward and never by the truth. All completions train, those of the first prompts too.
 
-first prompts, plainly → scored → the others, some of their completions with examples → all groups
+first prompts, without examples → scored → the others, some of their completions with examples → all groups
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from bench.learning.batches import Batch, batch
 from bench.learning.lab import Lab
-from bench.learning.plan import FIRST_PROMPTS, PLAIN, STRATEGIES
+from bench.learning.plan import FIRST_PROMPTS, STRATEGIES
 from bench.learning.tasks.task import Task
 from tao_daemon.domain.adapter import AdapterRecord
 from tao_daemon.domain.completion import CompletionGroup
@@ -34,7 +34,7 @@ async def explored(
     """`known` are the examples of earlier rounds, the best first."""
     if known:
         return await batch(lab, task, STRATEGIES, prompts, adapter, seed, examples=known)
-    first = await batch(lab, task, PLAIN, prompts[:FIRST_PROMPTS], adapter, seed)
+    first = await batch(lab, task, STRATEGIES, prompts[:FIRST_PROMPTS], adapter, seed)
     found = await best(lab, task, prompts, first.groups)
     rest = await batch(lab, task, STRATEGIES, prompts[FIRST_PROMPTS:], adapter, seed, examples=found)
     return Batch((*first.groups, *rest.groups), first.seconds + rest.seconds)

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 TASKS = ("extraction", "arithmetic", "formatting")
 SCREEN_TASK = "formatting"
-ALGORITHMS = ("clipped_policy_gradient", "grpo", "oapl", "raft")
 PROMPTS = 32
 """Training prompts per round."""
 COMPLETIONS = 8
-"""Completions per prompt, strategies included."""
+"""Completions per prompt, strategies included; a few less where there is no example to show yet."""
 DEV_PROMPTS = 48
 HELD_OUT_PROMPTS = 128
 DRIFT_PROMPTS = 64
@@ -28,8 +27,8 @@ Settings = Mapping[str, float]
 TAO_SETTINGS: Mapping[str, Mapping[str, Settings]] = {
     "clipped_policy_gradient": {
         "lr1e-3": {"learning_rate": 1e-3},
-        "lr5e-4": {"learning_rate": 5e-4},
         "lr1e-3-clip4": {"learning_rate": 1e-3, "clip_high": 4.0},
+        "lr5e-4-epochs4": {"learning_rate": 5e-4, "epochs": 4},
     },
     "grpo": {
         "lr1e-3": {"learning_rate": 1e-3},
@@ -41,21 +40,20 @@ TAO_SETTINGS: Mapping[str, Mapping[str, Settings]] = {
     },
     "raft": {
         "lr1e-3": {"learning_rate": 1e-3},
-        "lr5e-4": {"learning_rate": 5e-4},
+        "lr5e-4-epochs4": {"learning_rate": 5e-4, "epochs": 4},
     },
 }
-"""The first of each runs first."""
+"""Of the first of each both columns run, plain and with strategies; of the others those with strategies."""
 TRL_SETTINGS: Mapping[str, Settings] = {
     "lr1e-3": {"learning_rate": 1e-3, "num_iterations": 2},
     "lr1e-3-clip4": {"learning_rate": 1e-3, "num_iterations": 2, "epsilon_high": 4.0},
     "lr5e-4": {"learning_rate": 5e-4, "num_iterations": 2},
-    "lr1e-4": {"learning_rate": 1e-4, "num_iterations": 2},
 }
 LABELLED_SETTINGS: Mapping[str, Settings] = {"dev": {}}
 """Labelled fine-tuning chooses its learning rate and epochs itself, on the dev split."""
 PLAIN, STRATEGIES = "plain", "strategies"
 FIRST_PROMPTS = 8
-"""Of the first round of a column with strategies: asked plainly, so that the others can be shown the best of them."""
+"""Of the first round of a column with strategies: asked first, so that the others can be shown the best of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +95,15 @@ class Cell:
 
 
 def screen(task: str = SCREEN_TASK, seed: int = 0) -> list[Cell]:
-    """Every column once, then the second settings."""
-    first = [Cell("screen", task, "base", "", seed, 0), Cell("screen", task, "labelled", "dev", seed, 1)]
-    later: list[Cell] = []
-    for place, setting in enumerate(TRL_SETTINGS):
-        (later if place else first).append(Cell("screen", task, "trl_grpo", setting, seed, 1))
-    for algorithm in ALGORITHMS:
-        for place, setting in enumerate(TAO_SETTINGS[algorithm]):
-            for suffix in ("", f"_{STRATEGIES}"):
-                (later if place else first).append(Cell("screen", task, f"tao_{algorithm}{suffix}", setting, seed, 1))
-    return first + later
+    """Every column once, then the other settings."""
+    exploring = {f"tao_{algorithm}_{STRATEGIES}": tuple(settings) for algorithm, settings in TAO_SETTINGS.items()}
+    plain = {f"tao_{algorithm}": tuple(settings)[:1] for algorithm, settings in TAO_SETTINGS.items()}
+    columns = {"base": ("",), "labelled": ("dev",), "trl_grpo": tuple(TRL_SETTINGS), **exploring, **plain}
+    first = [(column, settings[0]) for column, settings in columns.items()]
+    later = [(column, setting) for column, settings in reversed(columns.items()) for setting in settings[1:]]
+    return [
+        Cell("screen", task, column, setting, seed, 0 if column == "base" else 1) for column, setting in first + later
+    ]
 
 
 def final(winner: str, setting: str, trl_setting: str) -> list[Cell]:

@@ -101,7 +101,7 @@ Prompts are generated from a seed; train, dev and held-out draw their names, num
 {_columns()}
 
 A setting names what it changes: `lr1e-3` the learning rate, `clip4` `clip_high` (TRL: `epsilon_high`) 4 instead of
-0.28, `beta0.05` `policy_temperature`. LoRA rank {RANK}, alpha {ALPHA}, all linear layers, everywhere. A round is
+0.28, `beta0.05` `policy_temperature`, `epochs4` the passes over a round's completions (2). LoRA rank {RANK}, alpha {ALPHA}, all linear layers, everywhere. A round is
 {PROMPTS} prompts with {COMPLETIONS} completions each, at temperature 1."""
 
 
@@ -121,7 +121,10 @@ def _columns() -> str:
         "tao_…": (
             f"a round of this project by its own parts: vLLM, sampler, scorers, trainer; {ours}, the rest by default"
         ),
-        "tao_…_strategies": "the same number of completions, two of each prompt's by exploration strategies",
+        "tao_…_strategies": (
+            "as many completions, half of each prompt's by exploration strategies: the plain prompt at temperature "
+            "0.6, and at 0.8 with good completions of other prompts shown"
+        ),
     }
     return markdown(("column", "what it is"), [[f"`{name}`", what] for name, what in columns.items()])
 

@@ -31,6 +31,8 @@ class Strategy(Section):
     """structured: a JSON Schema file; the request's own response_format when left out."""
     completions: Positive = 2
     """Completions per prompt that are asked this way."""
+    temperature: Annotated[float, Field(gt=0.0, le=2.0)] = 1.0
+    """Of these completions; a lower one finds what the model is surer of. Plain ones are always sampled at 1."""
     match_system_sha256: str | None = None
     """Only for prompts with this digest of their system messages."""
 

@@ -22,7 +22,7 @@ class Training(Section):
     alpha: Positive = 32
     """LoRA scaling numerator (scaling = alpha / rank)."""
     learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 5e-4
-    """AdamW step size."""
+    """AdamW step size at its highest: it rises over the first tenth of the steps, then falls in a line to 0."""
     epochs: Positive = 2
     """Passes over the round's groups."""
     groups_per_step: Positive = 8

@@ -118,6 +118,12 @@ def look_steps(steps_per_epoch: int, epochs: int) -> frozenset[int]:
     return frozenset(epoch * steps_per_epoch + step for epoch in range(epochs) for step in quarters)
 
 
+def rate_share(number: int, of: int) -> float:
+    """Share of the learning rate at a step, numbered from 1: it rises over the first tenth and falls to nearly 0."""
+    rising = of // 10
+    return number / (rising + 1) if number <= rising else (of - number + 1) / (of - rising)
+
+
 def course_from_json(data: Mapping[str, Any]) -> Course:
     """The inverse of `dataclasses.asdict`. Raises KeyError or TypeError for anything else."""
     steps = tuple(Step(**step) for step in data["steps"])

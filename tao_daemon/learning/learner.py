@@ -1,6 +1,6 @@
 """πθ with its optimizer: forms gradients over all processes, moves, and can be kept and brought back.
 
-AdamW without weight decay at a constant rate. Bringing back is exact: the same numbers follow.
+AdamW without weight decay. Bringing back is exact: the same numbers follow.
 
 gradient → move → … ; state ↔ load
 """
@@ -38,8 +38,10 @@ class Learner:
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters, self._spec.gradient_clip)
         return self._total(share).step(float(norm))
 
-    def move(self) -> None:
-        """One optimizer step along the gradient."""
+    def move(self, rate_share: float = 1.0) -> None:
+        """One optimizer step along the gradient, at a share of the learning rate."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate_share * self._spec.learning_rate
         self._optimizer.step()
         self._optimizer.zero_grad()
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from tao_daemon.domain.errors import TrainingError
 from tao_daemon.domain.signals import TrainingStepped
 from tao_daemon.learning.contract import TrainingSpec
-from tao_daemon.learning.course import Course, Distance, Step, look_steps
+from tao_daemon.learning.course import Course, Distance, Step, look_steps, rate_share
 from tao_daemon.learning.dev_objective import DevSet
 from tao_daemon.learning.kl_meter import KlMeter
 from tao_daemon.learning.learner import Learner
@@ -61,7 +61,7 @@ def optimise(
     for number in range(len(course.steps) + 1, len(plan) + 1):
         step = learner.gradient([groups[index] for index in plan[number - 1]])
         _check(step, number, len(plan))
-        learner.move()
+        learner.move(rate_share(number, len(plan)))
         course = course.stepped(step)
         if number in looks:
             course = _look(learner, spec, company, course)

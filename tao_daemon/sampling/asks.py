@@ -30,7 +30,8 @@ class Ask:
     max_tokens: int
     seed_key: str
     """Tells this request's random numbers from those of the prompt's others."""
-    constraint: Mapping[str, Any] = field(default_factory=dict)
+    shaping: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the request that change the distribution: a temperature, a constraint."""
     examples: tuple[str, ...] = ()
     """Prompts that are shown."""
     extract: Extract | None = None
@@ -62,15 +63,12 @@ class Asks:
             if strategy.match_system_sha256 in (None, prompt.system_digest)
         ]
         shown = examples(prompt) if any(strategy.type == "few_shot" for strategy, _ in matching) else ()
-        asks = [
-            build(
-                prompt,
-                shown,
-                Ask(strategy.name, strategy.completions, prompt.request, self._max_tokens, strategy.name),
-            )
-            for strategy, build in matching
-        ]
+        asks = [build(prompt, shown, self._exploring(prompt, strategy)) for strategy, build in matching]
         return [ask for ask in asks if ask is not None]
+
+    def _exploring(self, prompt: Prompt, strategy: Strategy) -> Ask:
+        shaping = {"temperature": strategy.temperature}
+        return Ask(strategy.name, strategy.completions, prompt.request, self._max_tokens, strategy.name, shaping)
 
 
 def _build(strategy: Strategy, max_tokens: int) -> _Build:
@@ -113,7 +111,7 @@ def _structured(strategy: Strategy) -> _Build:
 
     def build(prompt: Prompt, _: Sequence[Example], ask: Ask) -> Ask | None:
         constraint = structured(prompt.request, schema)
-        return None if constraint is None else replace(ask, constraint=constraint)
+        return None if constraint is None else replace(ask, shaping={**ask.shaping, **constraint})
 
     return build
 

@@ -132,7 +132,7 @@ class PromptSampler:
             completions=ask.completions,
             max_tokens=ask.max_tokens,
             seed=seed_for(work.seed, work.prompt.id, ask.seed_key),
-            constraint=ask.constraint,
+            shaping=ask.shaping,
         )
         try:
             response = await self._endpoints.call(body)

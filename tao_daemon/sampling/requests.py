@@ -42,7 +42,7 @@ _UNSHAPED = {
     "repetition_penalty": 1.0,
 }
 """The model's own distribution: then the server's raw log-probabilities are the behaviour's."""
-_UNCONSTRAINED: Mapping[str, Any] = MappingProxyType({})
+_UNSHAPING: Mapping[str, Any] = MappingProxyType({})
 
 
 def sampling_body(
@@ -52,11 +52,11 @@ def sampling_body(
     completions: int,
     max_tokens: int,
     seed: int,
-    constraint: Mapping[str, Any] = _UNCONSTRAINED,
+    shaping: Mapping[str, Any] = _UNSHAPING,
 ) -> Body:
     """Ask for `completions` samples with token ids and log-probabilities. Lengths in tokens.
 
-    `constraint`: fields that constrain decoding, for exploration.
+    `shaping`: fields that change the distribution after all, for exploration.
     """
     body = {key: value for key, value in request.items() if key in _PROMPT_FIELDS | _END_FIELDS}
     if "tools" in body:
@@ -66,7 +66,7 @@ def sampling_body(
     body |= {"logprobs": True, "top_logprobs": 0} if "messages" in body else {"logprobs": 0}
     body |= {"model": model, "n": completions, "seed": seed, "return_token_ids": True}
     body["max_tokens"] = length_limit(request, max_tokens)
-    return body | dict(constraint)
+    return body | dict(shaping)
 
 
 def answer_body(request: Mapping[str, Any], *, model: str, max_tokens: int, temperature: float, seed: int) -> Body:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import re
 
-from bench.learning.tasks.task import Item, Split, Task, chat
+from bench.learning.tasks.task import FOCUSED, Item, Split, Task, chat
 from tao_daemon.config.sampling import Strategy
 from tao_daemon.config.scorers import MathScorer
 
@@ -50,7 +50,8 @@ TASK = Task(
     truth=_truth,
     scorers=(MathScorer(name="value", type="math", expected=r"regex:What is (.*)\?"),),
     strategies=(
-        Strategy(name="shown", type="few_shot", examples=2, completions=1),
+        FOCUSED,
+        Strategy(name="shown", type="few_shot", examples=3, completions=1, temperature=0.8),
         Strategy(name="equation", type="template", template="{prompt} Answer with the equation only.", completions=1),
     ),
     reward_is="the truth: the math verifier computes the value from the prompt",

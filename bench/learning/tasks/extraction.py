@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.learning.tasks.task import Item, Split, Task, chat, share
+from bench.learning.tasks.task import FOCUSED, Item, Split, Task, chat, share
 from tao_daemon.config.sampling import Strategy
 from tao_daemon.config.scorers import JsonSchemaScorer, PythonScorer
 
@@ -118,6 +118,6 @@ TASK = Task(
         ),
         PythonScorer(name="grounded", type="python", callable=f"{__name__}:grounded"),
     ),
-    strategies=(Strategy(name="shown", type="few_shot", completions=2, examples=2),),
+    strategies=(FOCUSED, Strategy(name="shown", type="few_shot", completions=2, examples=3, temperature=0.8)),
     reward_is="the schema's patterns and whether each value stands in the mail; not whether it is the right one",
 )

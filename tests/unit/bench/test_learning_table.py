@@ -50,7 +50,7 @@ class TestPlan:
 
     def test_the_screen_has_every_algorithm_with_and_without_strategies(self) -> None:
         found = {(each.algorithm, each.sampled) for each in plan.screen() if each.column.startswith("tao_")}
-        assert found == {(a, s) for a in plan.ALGORITHMS for s in (plan.PLAIN, plan.STRATEGIES)}
+        assert found == {(a, s) for a in plan.TAO_SETTINGS for s in (plan.PLAIN, plan.STRATEGIES)}
 
     def test_second_settings_come_last(self) -> None:
         cells = plan.screen()
@@ -66,7 +66,7 @@ class TestPlan:
         assert {each.seed for each in half} == {plan.FINAL_SEEDS[0]}
 
     def test_every_cell_knows_its_settings(self) -> None:
-        for each in [*plan.screen(), *plan.final("tao_raft_strategies", "lr5e-4", "lr1e-4")]:
+        for each in [*plan.screen(), *plan.final("tao_raft_strategies", "lr5e-4-epochs4", "lr5e-4")]:
             assert isinstance(dict(each.settings), dict)
 
     def test_only_chooses_by_a_part_of_the_name(self) -> None:

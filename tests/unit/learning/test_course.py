@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tao_daemon.learning.course import Course, Distance, Look, Step, course_from_json, look_steps
+from tao_daemon.learning.course import Course, Distance, Look, Step, course_from_json, look_steps, rate_share
 
 
 def course(*improvements: float) -> Course:
@@ -70,3 +70,14 @@ def test_json_keeps_every_number() -> None:
 )
 def test_looks_come_every_quarter_and_at_the_end(steps: int, epochs: int, expected: set[int]) -> None:
     assert look_steps(steps, epochs) == expected
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 16, 100])
+def test_the_rate_rises_over_a_tenth_and_falls_to_nearly_nothing(steps: int) -> None:
+    shares = [rate_share(number, steps) for number in range(1, steps + 1)]
+    peak = shares.index(1.0)
+    assert peak == steps // 10
+    assert shares[: peak + 1] == sorted(shares[: peak + 1])
+    assert shares[peak:] == sorted(shares[peak:], reverse=True)
+    assert 0 < shares[-1] <= max(1 / steps, 1 / (steps - peak))
+    assert all(0 < share <= 1 for share in shares)
