@@ -68,6 +68,17 @@ async def test_an_answer_is_taken_out_of_its_thoughts_and_made_tokens_of_the_pla
     assert lost(signals) == {}
 
 
+async def test_a_strategy_may_sample_cooler_and_plain_completions_never_do(
+    upstream: Any, make_sampler: Any, prompts: Any
+) -> None:
+    focused = {"name": "focused", "type": "template", "template": "{prompt}", "completions": 1, "temperature": 0.6}
+    (group,) = (await groups_of(make_sampler(upstream.url, strategies=[focused]), prompts(1))).values()
+    plain, cooler = sorted(upstream.bodies, key=lambda body: -body["temperature"])
+    assert (plain["temperature"], cooler["temperature"]) == (1.0, 0.6)
+    assert plain["messages"] == cooler["messages"]
+    assert [completion.strategy for completion in group.completions] == [*[PLAIN] * plain["n"], "focused"]
+
+
 async def test_the_same_answer_is_made_tokens_once(upstream: Any, make_sampler: Any, prompts: Any) -> None:
     upstream.behave = thinks("Answer: 4", "So:\nAnswer: 4")
     (group,) = (await groups_of(make_sampler(upstream.url, strategies=[THOUGHT]), prompts(1))).values()
