@@ -73,6 +73,7 @@ _TABLES: Final = {
 # examples = 2                             # few_shot: the best earlier completions of the same tenant
 # schema_file = "answer.schema.json"       # structured: by default the request's own response_format
 # completions = 2                          # per prompt
+# temperature = 1.0                        # of these completions; plain ones are always sampled at 1
 # match_system_sha256 = "9f86d081884c..."  # only for prompts of this task""",
     "gate.scorers": """\
 # Other scorers for the gate than for training, wherever those are a judge or a model: what was trained to please one
