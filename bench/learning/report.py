@@ -123,8 +123,8 @@ def _columns() -> str:
             f"a round of this project by its own parts: vLLM, sampler, scorers, trainer; {ours}, the rest by default"
         ),
         "tao_…_strategies": (
-            "as many completions, half of each prompt's by exploration strategies: the plain prompt at temperature "
-            "0.6, and at 0.8 with good completions of other prompts shown"
+            "about as many completions, half of each prompt's or more by the task's exploration strategies, cooler "
+            "than the plain ones; the first eight prompts have no example to be shown yet"
         ),
     }
     return markdown(("column", "what it is"), [[f"`{name}`", what] for name, what in columns.items()])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import re
 
-from bench.learning.tasks.task import FOCUSED, Item, Split, Task, chat
+from bench.learning.tasks.task import Item, Split, Task, chat
 from tao_daemon.config.sampling import Strategy
 from tao_daemon.config.scorers import MathScorer
 
@@ -50,9 +50,14 @@ TASK = Task(
     truth=_truth,
     scorers=(MathScorer(name="value", type="math", expected=r"regex:What is (.*)\?"),),
     strategies=(
-        FOCUSED,
-        Strategy(name="shown", type="few_shot", examples=3, completions=1, temperature=0.8),
-        Strategy(name="equation", type="template", template="{prompt} Answer with the equation only.", completions=1),
+        Strategy(
+            name="equation",
+            type="template",
+            template="{prompt} Answer with the equation only.",
+            completions=3,
+            temperature=0.3,
+        ),
+        Strategy(name="shown", type="few_shot", completions=2, examples=3, temperature=0.6),
     ),
     reward_is="the truth: the math verifier computes the value from the prompt",
 )

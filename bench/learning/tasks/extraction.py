@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.learning.tasks.task import FOCUSED, Item, Split, Task, chat, share
+from bench.learning.tasks.task import Item, Split, Task, chat, share
 from tao_daemon.config.sampling import Strategy
 from tao_daemon.config.scorers import JsonSchemaScorer, PythonScorer
 
 MAX_TOKENS = 48
+_SCHEMA = Path(__file__).with_name("extraction.schema.json")
 
 _SYSTEM = 'Extract the data of the mail into a JSON object with the keys "name", "city" and "code".'
 _ASK = 'Mail: "{mail}"\n\nWrite only the JSON object {{"name": ..., "city": ..., "code": ...}}'
@@ -113,11 +114,12 @@ TASK = Task(
     draw=_draw,
     truth=_truth,
     scorers=(
-        JsonSchemaScorer(
-            name="schema", type="json_schema", schema_file=Path(__file__).with_name("extraction.schema.json")
-        ),
+        JsonSchemaScorer(name="schema", type="json_schema", schema_file=_SCHEMA),
         PythonScorer(name="grounded", type="python", callable=f"{__name__}:grounded"),
     ),
-    strategies=(FOCUSED, Strategy(name="shown", type="few_shot", completions=2, examples=3, temperature=0.8)),
+    strategies=(
+        Strategy(name="structured", type="structured", schema_file=_SCHEMA, completions=2, temperature=0.6),
+        Strategy(name="shown", type="few_shot", completions=2, examples=3, temperature=0.8),
+    ),
     reward_is="the schema's patterns and whether each value stands in the mail; not whether it is the right one",
 )

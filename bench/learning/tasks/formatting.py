@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bench.learning.tasks.task import FOCUSED, Item, Split, Task, chat, share
+from bench.learning.tasks.task import Item, Split, Task, chat, share
 from tao_daemon.config.sampling import Strategy
 from tao_daemon.config.scorers import PythonScorer
 
@@ -110,6 +110,9 @@ TASK = Task(
     draw=_draw,
     truth=_truth,
     scorers=(PythonScorer(name="constraints", type="python", callable=f"{__name__}:held"),),
-    strategies=(FOCUSED, Strategy(name="shown", type="few_shot", completions=2, examples=3, temperature=0.8)),
+    strategies=(
+        Strategy(name="focused", type="template", template="{prompt}", completions=2, temperature=0.6),
+        Strategy(name="shown", type="few_shot", completions=2, examples=3, temperature=0.8),
+    ),
     reward_is="the share of constraints that hold; the truth asks for all of them",
 )

@@ -24,10 +24,6 @@ _MAX_REPEATS = 1000
 """Draws in a row without anything new: the pools are too small."""
 
 
-FOCUSED = Strategy(name="focused", type="template", template="{prompt}", completions=2, temperature=0.6)
-"""The plain prompt, but what the model is surer of."""
-
-
 class Split(Enum):
     """What items are for; the value is the remainder that chooses a split's share of a pool."""
 
