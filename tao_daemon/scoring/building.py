@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, assert_never
 
 import aiohttp
-from yarl import URL
 
 from tao_daemon.clients.scoring_server import ScoringServer
 from tao_daemon.config import JudgeScorer, RewardModelScorer, ScorerConfig
@@ -114,13 +113,6 @@ def _reward_model(config: RewardModelScorer, session: aiohttp.ClientSession | No
 def _server(config: JudgeScorer | RewardModelScorer, session: aiohttp.ClientSession | None) -> ScoringServer:
     if session is None:
         raise ValueError(f"it asks {config.url}, which is not done here")
-    try:
-        address = URL(config.url)
-        usable = address.scheme in ("http", "https") and bool(address.host)
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError(f"url {config.url!r} is not of the form http://host:port")
     key = config.api_key.get_secret_value() if config.api_key else None
     if key is not None and not (key.isascii() and key.isprintable()):
         raise ValueError("api_key holds characters that no header can; is it the right variable or file?")

@@ -349,24 +349,14 @@ def quick_client(config: dict[str, Any], session: aiohttp.ClientSession) -> tupl
     return "_source", RewardServer(server, model="m", api="score", timeout_seconds=5.0, concurrent_requests=1)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"url": "127.0.0.1:9"}, "url '127.0.0.1:9' is not of the form http://host:port"),
-        ({"url": "judge.internal"}, "is not of the form"),
-        ({"url": "ftp://judge"}, "is not of the form"),
-        ({"url": "http://"}, "is not of the form"),
-        ({"url": "http://judge:port"}, "is not of the form"),
-        ({"api_key": "env:BAD_KEY"}, "api_key holds characters that no header can"),
-    ],
-)
-async def test_a_server_that_cannot_be_asked_stops_the_start(
-    change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_key_that_no_header_can_hold_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BAD_KEY", f"{NEEDLE}\nX-Other: 1")
+    bad = {"api_key": "env:BAD_KEY"}
     async with aiohttp.ClientSession() as session:
-        with pytest.raises(ConfigError, match=f"scorer 'judge' .*{message}") as refused:
-            scorer({**JUDGE, **change}, session=session)
-        with pytest.raises(ConfigError, match=f"scorer 'rm' .*{message}"):
-            scorer({**RM, **change}, session=session)
+        with pytest.raises(
+            ConfigError, match=r"scorer 'judge' .*api_key holds characters that no header can"
+        ) as refused:
+            scorer({**JUDGE, **bad}, session=session)
+        with pytest.raises(ConfigError, match=r"scorer 'rm' .*api_key holds characters that no header can"):
+            scorer({**RM, **bad}, session=session)
     assert NEEDLE not in str(refused.value)
