@@ -62,8 +62,9 @@ def build_parts(
         emit=emit,
     )
     scorer = ConfiguredScorer(config.scorers, min_spread=min_spread, session=session, emit=emit)
-    judge = config.gate.scorers
-    gate_scorer = ConfiguredScorer(judge, min_spread=min_spread, session=session, emit=emit) if judge else scorer
+    gate_scorer = scorer
+    if judges := config.gate.scorers:
+        gate_scorer = ConfiguredScorer(judges, min_spread=min_spread, session=session, emit=emit, beside=scorer)
     archive = RoundArchive(rounds_path(config))
     return Parts(
         store=store,

@@ -62,11 +62,16 @@ class ConfiguredScorer:
         min_spread: float,
         session: aiohttp.ClientSession | None = None,
         emit: Emit = discard,
+        beside: ConfiguredScorer | None = None,
     ) -> None:
         """`min_spread`: smallest spread of raw scores in a group that counts as a difference. `session` stays the
-        caller's; without one, a scorer that asks a server cannot work."""
+        caller's; without one, a scorer that asks a server cannot work. Entries that `beside` has too are not built
+        again: a reward model is loaded once, and who fooled a judge is known to both."""
+        built = beside.graders if beside else {}
+        self.graders = {config: built.get(config) or _grader(config, session, emit) for config in scorers}
         own = _Entry(REQUEST_SCORER, 1.0, Match(), by_own_format())
-        self._entries = (*[_entry(scorer, session, emit) for scorer in scorers], own)
+        entries = (_Entry(each.name, each.weight, each.match, grader) for each, grader in self.graders.items())
+        self._entries = (*entries, own)
         self._min_spread = min_spread
         self._emit = emit
 
@@ -162,8 +167,8 @@ def _wait_for_servers(rows: Sequence[_Row]) -> None:
             )
 
 
-def _entry(config: ScorerConfig, session: aiohttp.ClientSession | None, emit: Emit) -> _Entry:
+def _grader(config: ScorerConfig, session: aiohttp.ClientSession | None, emit: Emit) -> Grader:
     try:
-        return _Entry(config.name, config.weight, config.match, build_grader(config, session, emit))
+        return build_grader(config, session, emit)
     except (ValueError, OSError) as error:
         raise ConfigError(f"scorer {config.name!r} ({config.type}): {error}") from None

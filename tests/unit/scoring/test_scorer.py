@@ -349,6 +349,16 @@ def quick_client(config: dict[str, Any], session: aiohttp.ClientSession) -> tupl
     return "_source", RewardServer(server, model="m", api="score", timeout_seconds=5.0, concurrent_requests=1)
 
 
+async def test_what_trains_and_judges_is_built_once() -> None:
+    async with aiohttp.ClientSession() as session:
+        training = scorer(JUDGE, RM, session=session)
+        configs = [*training.graders]
+        stricter = configs[1].model_copy(update={"center": 1.0})
+        gate = ConfiguredScorer([configs[0], stricter], min_spread=0.05, session=session, beside=training)
+        assert gate.graders[configs[0]] is training.graders[configs[0]]
+        assert gate.graders[stricter] not in training.graders.values()
+
+
 async def test_a_key_that_no_header_can_hold_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BAD_KEY", f"{NEEDLE}\nX-Other: 1")
     bad = {"api_key": "env:BAD_KEY"}
