@@ -161,7 +161,8 @@ class _Trial:
 
 async def _labelled(lab: Lab, cell: Cell, task: Task, number: int, course: Course) -> Round:
     """From the base model, on the prompts of all rounds so far. The dev split chooses epochs; in round 1, rate too."""
-    place = {"first": 0, "count": number * PROMPTS}
+    labels = int(cell.settings.get("labels", number * PROMPTS))
+    place = {"first": 0, "count": labels}
     trials: list[_Trial] = []
     for rate in (course.rate,) if course.rate else LABELLED_RATES:
         out, result, _ = await _child(lab, "labelled", cell, task, place, None, {"learning_rate": rate})
@@ -176,7 +177,7 @@ async def _labelled(lab: Lab, cell: Cell, task: Task, number: int, course: Cours
         if trial is not chosen:
             lab.store.delete(trial.adapter.name)
     details = {
-        "labels": number * PROMPTS,
+        "labels": labels,
         "learning_rate": chosen.rate,
         "epochs": chosen.epochs,
         "tried": [{"learning_rate": t.rate, "epochs": t.epochs, "dev_score": t.dev_score} for t in trials],
