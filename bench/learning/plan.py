@@ -50,8 +50,8 @@ TRL_SETTINGS: Mapping[str, Settings] = {
     "lr5e-4": {"learning_rate": 5e-4, "num_iterations": 2},
 }
 LABELLED_SETTINGS: Mapping[str, Settings] = {"dev": {}, "labels8": {"labels": 8}, "labels16": {"labels": 16}}
-"""Labelled fine-tuning chooses its learning rate and epochs itself, on the dev split. With fewer labels than a round has
-prompts it says what labels are worth."""
+"""Labelled fine-tuning chooses its learning rate and epochs itself, on the dev split. With fewer labels than a round
+has prompts it says what labels are worth."""
 PLAIN, STRATEGIES = "plain", "strategies"
 FIRST_PROMPTS = 8
 """Of the first round of a column with strategies: asked first, so that the others can be shown the best of them."""
@@ -99,7 +99,8 @@ def screen(task: str = SCREEN_TASK, seed: int = 0) -> list[Cell]:
     """Every column once, then the other settings."""
     exploring = {f"tao_{algorithm}_{STRATEGIES}": tuple(settings) for algorithm, settings in TAO_SETTINGS.items()}
     plain = {f"tao_{algorithm}": tuple(settings)[:1] for algorithm, settings in TAO_SETTINGS.items()}
-    columns = {"base": ("",), "labelled": tuple(LABELLED_SETTINGS), "trl_grpo": tuple(TRL_SETTINGS), **exploring, **plain}
+    baselines = {"base": ("",), "labelled": tuple(LABELLED_SETTINGS), "trl_grpo": tuple(TRL_SETTINGS)}
+    columns = {**baselines, **exploring, **plain}
     first = [(column, settings[0]) for column, settings in columns.items()]
     later = [(column, setting) for column, settings in reversed(columns.items()) for setting in settings[1:]]
     return [
