@@ -155,8 +155,13 @@ def _verdicts(final: Sequence[tuple[str, Cells]]) -> str:
         ours = next((cell["column"] for cell in cells if cell["column"].startswith("tao_")), None)
         if ours:
             compared = [versus(cells, ours, other) for other in (BASE, "labelled", "trl_grpo")]
-            body.append([TASKS[task].title, f"`{ours}`", *(str(each) if each else "—" for each in compared)])
+            words = (f"{each[0]} after {_rounds(each[1])}" if each else "—" for each in compared)
+            body.append([TASKS[task].title, f"`{ours}`", *words])
     return markdown(("task", "column", "against base", "against labels", "against TRL"), body) if body else ""
+
+
+def _rounds(number: int) -> str:
+    return f"{number} round" + ("s" if number > 1 else "")
 
 
 def _reading() -> str:

@@ -36,6 +36,7 @@ class Row:
     column: str
     setting: str
     seeds: int
+    rounds: int
     score: Estimate
     by_seed: tuple[float, ...]
     gain: Estimate | None
@@ -75,6 +76,7 @@ def _row(column: str, setting: str, cells: Cells, base: Mapping[int, Sequence[fl
         column=column,
         setting=setting,
         seeds=len(cells),
+        rounds=max(each["round"] for each in last),
         score=estimate([score for cell in cells for score in last_scores(cell)], (0.0, 1.0)),
         by_seed=tuple(each["held_out"]["score"] for each in last),
         gain=gain(cells, base) if column != BASE else None,
@@ -91,19 +93,28 @@ def _row(column: str, setting: str, cells: Cells, base: Mapping[int, Sequence[fl
 
 def gain(cells: Cells, base: Mapping[int, Sequence[float]]) -> Estimate | None:
     """Prompt by prompt, over the seeds of which the base model ran."""
-    differences = [
-        after - before
-        for cell in cells
-        if cell["seed"] in base
-        for after, before in zip(last_scores(cell), base[cell["seed"]], strict=True)
-    ]
+    return _paired((last_scores(cell), base[cell["seed"]]) for cell in cells if cell["seed"] in base)
+
+
+def versus(cells: Cells, column: str, other: str) -> tuple[Estimate, int] | None:
+    """Paired difference of two columns on the prompts of the seeds that both have, after the last round that all of
+    their cells have, and that round; the base model stands for itself in every round."""
+    ours = {cell["seed"]: cell["rounds"] for cell in cells if cell["column"] == column}
+    theirs = {cell["seed"]: cell["rounds"] for cell in cells if cell["column"] == other}
+    seeds = sorted(ours.keys() & theirs.keys())
+    if not seeds:
+        return None
+    of_both = [ours, theirs] if other != BASE else [ours]
+    rounds = min(len(side[seed]) for seed in seeds for side in of_both)
+    found = _paired(
+        (_scores(ours[seed][rounds - 1]), _scores(theirs[seed][min(rounds, len(theirs[seed])) - 1])) for seed in seeds
+    )
+    return (found, rounds) if found else None
+
+
+def _paired(sides: Iterable[tuple[Sequence[float], Sequence[float]]]) -> Estimate | None:
+    differences = [a - b for after, before in sides for a, b in zip(after, before, strict=True)]
     return estimate(differences, (-1.0, 1.0)) if differences else None
-
-
-def versus(cells: Cells, column: str, other: str) -> Estimate | None:
-    """Paired difference of two columns on the prompts of the seeds that both have."""
-    scores = {name: {c["seed"]: last_scores(c) for c in cells if c["column"] == name} for name in (column, other)}
-    return gain([cell for cell in cells if cell["column"] == column], scores[other])
 
 
 def curve(cells: Cells) -> list[Estimate]:
@@ -116,7 +127,11 @@ def curve(cells: Cells) -> list[Estimate]:
 
 
 def last_scores(cell: Mapping[str, Any]) -> Sequence[float]:
-    scores: Sequence[float] = cell["rounds"][-1]["held_out"]["scores"]
+    return _scores(cell["rounds"][-1])
+
+
+def _scores(each: Mapping[str, Any]) -> Sequence[float]:
+    scores: Sequence[float] = each["held_out"]["scores"]
     return scores
 
 
@@ -135,8 +150,8 @@ def markdown(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 def table(found: Sequence[Row]) -> str:
     """The proof table of one task."""
     header = (
-        "column", "setting", "held-out score", "gain over base (paired)", "all right", "reward", "tokens per answer",
-        "completions", "s sampling / scoring / training", "KL to base",
+        "column", "setting", "rounds", "held-out score", "gain over base (paired)", "all right", "reward",
+        "tokens per answer", "completions", "s sampling / scoring / training", "KL to base",
     )  # fmt: skip
     return markdown(header, [_cells(row) for row in found])
 
@@ -147,6 +162,7 @@ def _cells(row: Row) -> list[str]:
     return [
         f"`{row.column}`",
         row.setting or "—",
+        str(row.rounds) if row.rounds else "—",
         f"{row.score}{spread}",
         str(row.gain) if row.gain else "—",
         f"{row.exact:.0%}",

@@ -24,6 +24,7 @@ def cell(
 ) -> dict[str, Any]:
     rounds = [
         {
+            "round": number,
             "completions": 256,
             "sampling_seconds": 1.0,
             "scoring_seconds": 2.0,
@@ -38,7 +39,7 @@ def cell(
             "dev": {"score": dev, "mean_tokens": tokens},
             "divergence": None if kl is None else {"from_base": kl},
         }
-        for each in (*before, scores)
+        for number, each in enumerate((*before, scores), start=1)
     ]
     return {"column": column, "setting": setting, "seed": seed, "rounds": rounds}
 
@@ -142,8 +143,17 @@ class TestRows:
         cells = [cell("a", [1.0, 1.0], seed=1), cell("b", [0.5, 0.5], seed=1), cell("b", [0.0, 0.0], seed=2)]
         found = tables.versus(cells, "a", "b")
         assert found is not None
-        assert found.mean == 0.5
+        assert (found[0].mean, found[1]) == (0.5, 1)
         assert tables.versus(cells, "a", "c") is None
+
+    def test_versus_compares_after_as_many_rounds_as_both_have(self) -> None:
+        three = cell("a", [1.0, 1.0], before=[[0.25, 0.25], [0.75, 0.75]])
+        two, base = cell("b", [0.5, 0.5], before=[[0.0, 0.0]]), cell("base", [0.1, 0.1])
+        found, whole = tables.versus([three, two], "a", "b"), tables.versus([three, base], "a", "base")
+        assert found is not None
+        assert (found[0].mean, found[1]) == (0.25, 2)
+        assert whole is not None
+        assert (whole[0].mean, whole[1]) == (0.9, 3)
 
     def test_the_curve_has_a_point_per_round(self) -> None:
         cells = [cell("a", [1.0, 1.0], seed=seed, before=[[0.0, 1.0]]) for seed in (1, 2)]
