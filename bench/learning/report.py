@@ -16,7 +16,15 @@ from pathlib import Path
 from bench.learning import pictures
 from bench.learning.columns import LABELLED_RATES, TAO_DEFAULTS
 from bench.learning.lab_settings import ALPHA, RANK
-from bench.learning.plan import COMPLETIONS, DEV_PROMPTS, DRIFT_PROMPTS, HELD_OUT_PROMPTS, PROMPTS
+from bench.learning.plan import (
+    COMPLETIONS,
+    DEV_PROMPTS,
+    DRIFT_PROMPTS,
+    FINAL_ROUNDS,
+    HELD_OUT_PROMPTS,
+    OWN_ROUNDS,
+    PROMPTS,
+)
 from bench.learning.tables import BASE, Cells, markdown, rows, table, versus
 from bench.learning.tasks import TASKS
 from tao_daemon.clients.storage import atomic_write_bytes
@@ -53,6 +61,10 @@ def page(cells: Cells, written: str) -> str:
     final = [(task, found) for (plan, task), found in plans.items() if plan == "final"]
     if final:
         parts.append("## Final: several seeds and rounds")
+        parts.append(
+            f"Ours runs {OWN_ROUNDS} rounds of {PROMPTS} prompts each, labelled fine-tuning {FINAL_ROUNDS['labelled']}, TRL "
+            f"{FINAL_ROUNDS['trl_grpo']}. Two columns are compared after as many rounds as both have."
+        )
         parts.append(_verdicts(final))
         parts += [_section("final", task, found) for task, found in final]
     parts.append(f"## Where labelled fine-tuning wins, and why\n\n{BEGIN}\n{written}\n{END}")
