@@ -62,7 +62,7 @@ def page(cells: Cells, written: str) -> str:
     if final:
         parts.append("## Final: several seeds and rounds")
         parts.append(
-            f"Ours runs {OWN_ROUNDS} rounds of {PROMPTS} prompts each, labelled fine-tuning {FINAL_ROUNDS['labelled']}, "
+            f"Ours runs {OWN_ROUNDS} rounds of {PROMPTS} prompts, labelled fine-tuning {FINAL_ROUNDS['labelled']}, "
             f"TRL {FINAL_ROUNDS['trl_grpo']}. Two columns are compared after as many rounds as both have."
         )
         parts.append(_verdicts(final))
