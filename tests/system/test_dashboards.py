@@ -58,8 +58,10 @@ async def test_every_expression_of_dashboards_and_rules_returns_data(
     async with webhook(lambda message: None) as hook, JudgeServer(_short).serving() as judge:
         (tmp_path / "url").write_text(hook)
         site = make_tiny_site(
-            # What the clients ask is captured, and starts no round. Sampling outlasts two looks at live answers.
-            round={"min_new_prompts": 200, "prompts": 48},
+            # What the clients ask is captured, and starts no round. Sampling outlasts the 5 s between two looks at what
+            # live answers take.
+            round={"min_new_prompts": 200, "prompts": 160},
+            training={"epochs": 1},
             gateway={"capture": True},
             events={"webhooks": [{"name": "chat", "url": f"file:{tmp_path / 'url'}"}]},
             scorers=[_SILENCE, _judge(judge.url)],
