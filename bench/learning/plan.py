@@ -34,6 +34,7 @@ TAO_SETTINGS: Mapping[str, Mapping[str, Settings]] = {
     },
     "grpo": {
         "lr1e-3": {"learning_rate": 1e-3},
+        "lr5e-4": {"learning_rate": 5e-4},
         "lr1e-3-clip4": {"learning_rate": 1e-3, "clip_high": 4.0},
     },
     "oapl": {
