@@ -11,7 +11,7 @@ from tao_daemon.clients.vllm import VllmClient
 from tao_daemon.config import Config
 from tao_daemon.daemon.round_parts import Parts
 from tao_daemon.daemon.traffic_board import TrafficBoard
-from tao_daemon.domain.signals import Emit
+from tao_daemon.domain.signals import Emit, ScorerKnown
 from tao_daemon.evaluation.evaluator import Evaluator
 from tao_daemon.learning.subprocess_trainer import SubprocessTrainer
 from tao_daemon.registry.adapter_store import DirectoryAdapterStore
@@ -65,6 +65,8 @@ def build_parts(
     gate_scorer = scorer
     if judges := config.gate.scorers:
         gate_scorer = ConfiguredScorer(judges, min_spread=min_spread, session=session, emit=emit, beside=scorer)
+    for each in (*config.scorers, *judges):
+        emit(ScorerKnown(each.name, each.type))
     archive = RoundArchive(rounds_path(config))
     return Parts(
         store=store,

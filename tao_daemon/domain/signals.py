@@ -169,6 +169,15 @@ class ScorerFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ScorerKnown:
+    """A scorer is configured. Said at the start, so that what never happens to it is a 0 and not a gap."""
+
+    scorer: str
+    kind: str
+    """The `type` of its entry."""
+
+
+@dataclass(frozen=True, slots=True)
 class ScorerAsked:
     """One request to a model that scores."""
 
@@ -291,6 +300,7 @@ Signal = (
     | SamplingPaced
     | GroupsScored
     | ScorerFailed
+    | ScorerKnown
     | ScorerAsked
     | DecoysJudged
     | SamplesMeasured

@@ -39,6 +39,7 @@ from tao_daemon.domain.signals import (
     SamplingPaced,
     ScorerAsked,
     ScorerFailed,
+    ScorerKnown,
     Signal,
     TrainingEnded,
     TrainingStepped,
@@ -113,6 +114,8 @@ class Metrics:
                 self.scoring.scored(signal)
             case ScorerFailed():
                 self.scoring.failed(signal)
+            case ScorerKnown():
+                self.scoring.known(signal)
             case ScorerAsked():
                 self.scoring.asked(signal)
             case DecoysJudged():

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from tao_daemon.clients.prometheus import make_counter, make_gauge, make_histogram
 from tao_daemon.domain.completion import PLAIN
 from tao_daemon.domain.metrics import OTHER, UNKNOWN, Label, counter, gauge, histogram
-from tao_daemon.domain.signals import DecoysJudged, GroupsScored, ScorerAsked, ScorerFailed
+from tao_daemon.domain.signals import DecoysJudged, GroupsScored, ScorerAsked, ScorerFailed, ScorerKnown
 
 _SCORER = Label("scorer", one_for_each="configured scorer")
 
@@ -116,6 +116,16 @@ class ScoringMetrics:
 
     def failed(self, signal: ScorerFailed) -> None:
         self._unscored.labels(signal.scorer, UNSCORED.labels[1].known(signal.kind)).inc(signal.count)
+
+    def known(self, signal: ScorerKnown) -> None:
+        for kind in UNSCORED.labels[1].values:
+            self._unscored.labels(signal.scorer, kind)
+        if signal.kind in ("judge", "reward_model"):
+            for outcome in REQUESTS.labels[1].values:
+                self._requests.labels(signal.scorer, outcome)
+        if signal.kind == "judge":
+            for result in DECOYS.labels[1].values:
+                self._decoys.labels(signal.scorer, result)
 
     def asked(self, signal: ScorerAsked) -> None:
         self._requests.labels(signal.scorer, REQUESTS.labels[1].known(signal.outcome)).inc()

@@ -31,6 +31,7 @@ from tao_daemon.domain.signals import (
     RecordsRejected,
     SamplesLost,
     SamplingPaced,
+    ScorerKnown,
     Signal,
     TrainingEnded,
     TrainingStepped,
@@ -146,6 +147,15 @@ def test_a_failed_training_leaves_what_the_one_before_measured(metrics: Metrics)
 def test_the_mismatch_that_stops_a_training_is_shown(metrics: Metrics) -> None:
     found = after(metrics, MismatchMeasured(0.5), TrainingEnded("failed", 1.0))
     assert found["tao_learning_mismatch_nats"] == 0.5
+
+
+def test_what_never_happened_to_a_scorer_is_zero(metrics: Metrics) -> None:
+    found = after(metrics, ScorerKnown("judge", "judge"), ScorerKnown("ticket", "json_schema"))
+    assert found["tao_scoring_unscored_completions_total{kind=untrusted,scorer=judge}"] == 0
+    assert found["tao_scoring_decoys_total{result=fooled,scorer=judge}"] == 0
+    assert found["tao_scoring_requests_total{outcome=failed,scorer=judge}"] == 0
+    assert found["tao_scoring_unscored_completions_total{kind=error,scorer=ticket}"] == 0
+    assert not any(name.startswith("tao_scoring_requests") and "scorer=ticket" in name for name in found)
 
 
 def test_a_verdict_without_figures_shows_none_of_the_gate_before(metrics: Metrics) -> None:
