@@ -4,6 +4,9 @@ machine's measured matrix product rate.
 SmolLM2-135M, LoRA on all linear layers, rank 16, float32; 2 prompts of 64, 512 and 1,024 tokens with 8 completions of
 40 tokens each, made beforehand, so that nothing is sampled. Each side is a process of its own; they take turns, one
 waiting while the other computes. The first step of each is not counted; its gradient must have the same norm on both.
+
+    python -m bench.trainer                      # half an hour, most of it TRL at 1,024 → bench/results/trainer.json
+    python -m bench.trainer --prompt-tokens 64   # two minutes; the other lengths' rows stay as they are
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ from tao_daemon.embedded.model import ensure_model
 PROMPT_TOKENS = (64, 512, 1024)
 GOALS = {64: 2.0, 512: 4.0, 1024: 5.0}
 SIDES = ("tao", "trl")
-RUNS = 3
+RUNS = 2
+RESULTS = Path(__file__).parent / "results" / "trainer.json"
 
 
 class Side:
@@ -105,7 +109,15 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=RUNS)
     arguments = parser.parse_args()
     model = ensure_model()
-    rows = [measure(model, prompt_tokens, arguments.runs) for prompt_tokens in arguments.prompt_tokens]
+    for prompt_tokens in arguments.prompt_tokens:
+        _publish(measure(model, prompt_tokens, arguments.runs))
+
+
+def _publish(row: dict[str, Any]) -> None:
+    """With the rows of other lengths that are there: what was measured is not lost to an interruption."""
+    known = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
+    rows = [each for each in known if each["prompt_tokens"] != row["prompt_tokens"]]
+    rows = sorted([*rows, row], key=lambda each: int(each["prompt_tokens"]))
     summary = {
         "ratio_to_trl": by_prompt(rows, "ratio"),
         "ratio_of_cpu_time": by_prompt(rows, "ratio_of_cpu_time"),
