@@ -68,7 +68,9 @@ class ConfiguredScorer:
         caller's; without one, a scorer that asks a server cannot work. Entries that `beside` has too are not built
         again: a reward model is loaded once, and who fooled a judge is known to both."""
         built = beside.graders if beside else {}
-        self.graders = {config: built.get(config) or _grader(config, session, emit) for config in scorers}
+        self.graders: dict[ScorerConfig, Grader] = {
+            config: built.get(config) or _grader(config, session, emit) for config in scorers
+        }
         own = _Entry(REQUEST_SCORER, 1.0, Match(), by_own_format())
         entries = (_Entry(each.name, each.weight, each.match, grader) for each, grader in self.graders.items())
         self._entries = (*entries, own)
