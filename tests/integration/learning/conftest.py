@@ -63,7 +63,7 @@ def spec(base: Path) -> TrainingSpec:
         algorithm="clipped_policy_gradient",
         rank=8,
         alpha=16,
-        learning_rate=5e-3,
+        learning_rate=1e-2,
         epochs=4,
         groups_per_step=4,
         max_sequence_tokens=64,

@@ -161,7 +161,7 @@ def test_a_second_round_starts_from_the_adapter_that_sampled(
 def test_weights_beyond_the_kl_budget_are_never_kept(
     spec: TrainingSpec, batch: list[ScoredGroup], tmp_path: Path, algorithm: str
 ) -> None:
-    free = replace(spec, algorithm=algorithm, learning_rate=2e-3)
+    free = replace(spec, algorithm=algorithm, learning_rate=1e-3)
     _, events = train(free, batch, tmp_path / "free")
     unbound = [e.kl for e in events if isinstance(e, TrainingStepped)]
     assert unbound[0] < unbound[2]
