@@ -7,7 +7,7 @@ import { Problem } from "./parts.js";
 import { useResource } from "./resource.js";
 import { personName, setPersonName } from "./session.js";
 import { touch, useStore } from "./store.js";
-import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
 
 const REASON_CHARACTERS = 2000;
 
@@ -29,7 +29,8 @@ export function ActionDialog({ name, onClose }) {
     element.current.querySelector("[data-first]")?.focus();
   }, []);
 
-  useEffect(() => {
+  // Before anybody can press a key at what is shown.
+  useLayoutEffect(() => {
     if (asked.done) element.current.querySelector(".dialog-foot button").focus();
   }, [asked.done]);
 
