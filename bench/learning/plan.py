@@ -20,7 +20,7 @@ DRIFT_PROMPTS = 64
 """Held-out prompts on whose sampled answers the KL divergence is measured."""
 FINAL_SEEDS = (1, 2)
 FINAL_ROUNDS = {"base": 0, "trl_grpo": 1, "labelled": 2}
-"""Ours has three. TRL generates with transformers: a round of it takes as long as three of ours."""
+"""Ours has OWN_ROUNDS. TRL generates with transformers: a round of it takes as long as three of ours."""
 OWN_ROUNDS = 3
 
 Settings = Mapping[str, float]

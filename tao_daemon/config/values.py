@@ -38,13 +38,13 @@ ClockTime = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:0
 def _server_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.username or parts.password:
-        raise ValueError("an address holds no user or password; give the key in api_key, by reference")
+        raise ValueError("an address holds no user or password; give a key or token in its own setting, by reference")
     try:
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is no number
         usable = False
     if not usable:
-        raise ValueError("an address is of the form http://host:port")
+        raise ValueError("an address is of the form http://host:port or https://host:port")
     return value
 
 

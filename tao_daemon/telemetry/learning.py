@@ -200,8 +200,8 @@ class LearningMetrics:
         self._seconds.observe(signal.seconds)
         if signal.outcome == "trained":
             self._last_trained.set(self._clock())
-            for bound in DIVERGENCE.labels[0].values:
-                self._divergence.labels(bound).set(UNKNOWN)  # that of the candidate before
+            for source in DIVERGENCE.labels[0].values:
+                self._divergence.labels(source).set(UNKNOWN)  # that of the candidate before
             for name, kept in self._measured.items():
                 kept.set(signal.metrics.get(name, UNKNOWN))
 
