@@ -31,6 +31,7 @@ TAO_SETTINGS: Mapping[str, Mapping[str, Settings]] = {
         "lr1e-3": {"learning_rate": 1e-3},
         "lr1e-3-clip4": {"learning_rate": 1e-3, "clip_high": 4.0},
         "lr5e-4-epochs4": {"learning_rate": 5e-4, "epochs": 4},
+        "lr1e-3-clip4-epochs4": {"learning_rate": 1e-3, "clip_high": 4.0, "epochs": 4},
     },
     "grpo": {
         "lr1e-3": {"learning_rate": 1e-3},
@@ -44,6 +45,7 @@ TAO_SETTINGS: Mapping[str, Mapping[str, Settings]] = {
     "raft": {
         "lr1e-3": {"learning_rate": 1e-3},
         "lr5e-4-epochs4": {"learning_rate": 5e-4, "epochs": 4},
+        "lr1e-3-epochs4": {"learning_rate": 1e-3, "epochs": 4},
     },
 }
 """Of the first of each both columns run, plain and with strategies; of the others those with strategies."""
