@@ -4,7 +4,7 @@ One vLLM with SmolLM2-135M-Instruct. The load sends the very bodies that the sam
 does nothing else; the sampler runs with its defaults, and waits for room in the server's queue. Runs alternate, each
 pair with a seed of its own, so that a drifting machine hits both; seeds make the tokens of a pair nearly the same.
 
-    python -m bench.sampler     # some 6 minutes → bench/results/sampler.json
+    python -m bench.sampler     # some 6 minutes → bench/results/sampler.json; bench/trainer.py runs it too
 """
 
 from __future__ import annotations
@@ -121,7 +121,11 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--prompts", type=int, default=PROMPTS)
     arguments = parser.parse_args()
-    rows = asyncio.run(measure(arguments.pairs, arguments.prompts))
+    run(arguments.pairs, arguments.prompts)
+
+
+def run(pairs: int = PAIRS, count: int = PROMPTS) -> None:
+    rows = asyncio.run(measure(pairs, count))
     publish("sampler", rows, summarise(rows))
 
 

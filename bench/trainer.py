@@ -7,6 +7,8 @@ waiting while the other computes. The first step of each is not counted; its gra
 
     python -m bench.trainer                      # half an hour, most of it TRL at 1,024 → bench/results/trainer.json
     python -m bench.trainer --prompt-tokens 64   # two minutes; the other lengths' rows stay as they are
+
+Beside it stands `sampler_fraction`, as bench/sampler.py measures it: the whole run measures it afterwards.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench import sampler
 from bench.publishing import publish
 from tao_daemon.embedded.model import ensure_model
 
@@ -31,6 +34,7 @@ GOALS = {64: 2.0, 512: 4.0, 1024: 5.0}
 SIDES = ("tao", "trl")
 RUNS = 2
 RESULTS = Path(__file__).parent / "results" / "trainer.json"
+SAMPLER_RESULTS = RESULTS.with_name("sampler.json")
 
 
 class Side:
@@ -104,30 +108,41 @@ def by_prompt(rows: Sequence[dict[str, Any]], column: str) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--prompt-tokens", type=int, nargs="+", default=PROMPT_TOKENS, choices=PROMPT_TOKENS)
-    parser.add_argument("--runs", type=int, default=RUNS)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompt-tokens", type=int, nargs="+", choices=PROMPT_TOKENS, help="these lengths alone")
+    parser.add_argument("--runs", type=int, default=RUNS, help="counted steps of each side")
     arguments = parser.parse_args()
     model = ensure_model()
-    for prompt_tokens in arguments.prompt_tokens:
+    for prompt_tokens in arguments.prompt_tokens or PROMPT_TOKENS:
         _publish(measure(model, prompt_tokens, arguments.runs))
+    if arguments.prompt_tokens is None:
+        sampler.run()
+        _publish()
 
 
-def _publish(row: dict[str, Any]) -> None:
+def _publish(*new: dict[str, Any]) -> None:
     """With the rows of other lengths that are there: what was measured is not lost to an interruption."""
     known = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
-    rows = [each for each in known if each["prompt_tokens"] != row["prompt_tokens"]]
-    rows = sorted([*rows, row], key=lambda each: int(each["prompt_tokens"]))
+    by_length = {int(row["prompt_tokens"]): row for row in (*known, *new)}
+    rows = [by_length[length] for length in sorted(by_length)]
     summary = {
         "ratio_to_trl": by_prompt(rows, "ratio"),
         "ratio_of_cpu_time": by_prompt(rows, "ratio_of_cpu_time"),
         "matmul_fraction": by_prompt(rows, "matmul_fraction"),
+        "sampler_fraction": _sampler_fraction(),
         "peak_mib": {"tao": by_prompt(rows, "tao_peak_mib"), "trl": by_prompt(rows, "trl_peak_mib")},
         "dtype": "float32",
         "note": "matmul_fraction: 4 operations per frozen parameter and token really computed, after sharing, against "
         "the measured float32 rate; the LoRA's own products and attention are not counted as work done.",
     }
     publish("trainer", rows, summary)
+
+
+def _sampler_fraction() -> float | None:
+    if not SAMPLER_RESULTS.is_file():
+        return None
+    fraction: float = json.loads(SAMPLER_RESULTS.read_text())["sampler_fraction"]
+    return fraction
 
 
 if __name__ == "__main__":
