@@ -30,6 +30,7 @@ TAO_SETTINGS: Mapping[str, Mapping[str, Settings]] = {
     "clipped_policy_gradient": {
         "lr1e-3": {"learning_rate": 1e-3},
         "lr1e-3-clip4": {"learning_rate": 1e-3, "clip_high": 4.0},
+        "lr5e-4": {"learning_rate": 5e-4},
         "lr5e-4-epochs4": {"learning_rate": 5e-4, "epochs": 4},
         "lr1e-3-clip4-epochs4": {"learning_rate": 1e-3, "clip_high": 4.0, "epochs": 4},
     },
