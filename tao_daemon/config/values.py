@@ -35,17 +35,28 @@ Positive = Annotated[int, Field(ge=1)]
 ClockTime = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$")]
 
 
-def _server_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.username or parts.password:
-        raise ValueError("an address holds no user or password; give a key or token in its own setting, by reference")
+_NO_ADDRESS = "an address is of the form http://host:port or https://host:port"
+
+
+def _address(value: str, *, instead: str) -> str:
+    """The http(s) address as it is. `instead`: what to do where it holds credentials. Raises ValueError that quotes
+    nothing of it."""
     try:
+        parts = urlsplit(value)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
-        usable = False
-    if not usable:
-        raise ValueError("an address is of the form http://host:port or https://host:port")
+    except ValueError:  # brackets around what is no address, a port that is no number
+        raise ValueError(_NO_ADDRESS) from None
+    if "@" in parts.netloc:
+        raise ValueError(f"an address holds no user or password; {instead}")
+    if not usable or not value.isprintable() or " " in value:
+        raise ValueError(_NO_ADDRESS)
     return value
+
+
+def _server_url(value: str) -> str:
+    if "?" in value or "#" in value:
+        raise ValueError("a base URL holds no ? and no #: paths are put behind it")
+    return _address(value, instead="give a key or token in its own setting, by reference")
 
 
 ServerUrl = Annotated[str, AfterValidator(_server_url)]
