@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from tao_daemon.config.values import RequiredSecret, Seconds, Secret, Section
+from tao_daemon.config.values import Seconds, Secret, SecretUrl, Section
 from tao_daemon.domain.lifecycle import TYPES
 
 
 class Webhook(Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
     """In metrics, in logs, and for remembering what was delivered."""
-    url: RequiredSecret
-    """Where it is posted to, as env:NAME or file:PATH: whoever knows such an address may post there."""
+    url: SecretUrl
+    """Where it is posted to, as env:NAME or file:PATH: whoever knows such an address may post there. It
+    holds no user or password."""
     format: Literal["slack", "cloudevents"] = "slack"
     """slack: a message for people. cloudevents: structured JSON, with X-Tao-Signature when there is a secret."""
     types: Annotated[tuple[str, ...], Field(min_length=1)] = ("*",)
@@ -25,14 +25,6 @@ class Webhook(Section):
     """Deadline of one request."""
     secret: Secret = None
     """Signs each request (HMAC-SHA256 of the body): env:NAME or file:PATH; for format = "cloudevents"."""
-
-    @field_validator("url")
-    @classmethod
-    def _http(cls, url: SecretStr) -> SecretStr:
-        parts = urlsplit(url.get_secret_value())
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("what it refers to is no http(s) URL")
-        return url
 
     @field_validator("types")
     @classmethod

@@ -28,7 +28,6 @@ def _resolve_secret(value: Any) -> Any:
 
 
 Secret = Annotated[SecretStr | None, BeforeValidator(_resolve_secret)]
-RequiredSecret = Annotated[SecretStr, BeforeValidator(_resolve_secret)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -63,6 +62,15 @@ ServerUrl = Annotated[str, AfterValidator(_server_url)]
 """Base URL of a server, without credentials: it stands in logs."""
 OptionalServerUrl = Annotated[str, AfterValidator(lambda value: value and _server_url(value))]
 """The same, or "" for none."""
+
+
+def _secret_url(value: SecretStr) -> SecretStr:
+    _address(value.get_secret_value(), instead="the receiver knows us by the path, or by a signature")
+    return value
+
+
+SecretUrl = Annotated[SecretStr, BeforeValidator(_resolve_secret), AfterValidator(_secret_url)]
+"""A whole address, by reference: with its path, and never in logs. Without credentials all the same."""
 
 
 class Section(BaseModel):

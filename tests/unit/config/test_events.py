@@ -9,11 +9,21 @@ import pytest
 from tao_daemon.config import parse_config
 from tao_daemon.domain.errors import ConfigError
 
+BROKEN = {
+    "NO_HOOK": "hooks.very-secret.test",
+    "NO_PORT": "https://hooks.slack.test:very-secret/services",
+    "NO_HOST": "https://[very-secret]/services",
+    "NO_SPACES": "https://hooks.slack.test/services very-secret",
+    "WITH_PASSWORD": "https://ada:very-secret@hooks.slack.test/services",
+    "BROKEN_WITH_PASSWORD": "https://ada:very-secret@ho\u2100st/services",
+}
+
 
 @pytest.fixture(autouse=True)
 def _addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOOK", "https://hooks.slack.test/services/T0/B0/very-secret")
-    monkeypatch.setenv("NO_HOOK", "hooks.slack.test")
+    for name, address in BROKEN.items():
+        monkeypatch.setenv(name, address)
 
 
 def hook(**more: Any) -> dict[str, Any]:
@@ -33,7 +43,12 @@ def test_an_address_is_a_secret() -> None:
         (hook(types=["rolout.*"]), "'rolout.*' matches no event type; there are daemon.started"),
         (hook(types=[]), "types"),
         (hook(url="https://hooks.slack.test/plain"), "env:NAME or file:PATH"),
-        (hook(url="env:NO_HOOK"), "no http"),
+        (hook(url="env:NO_HOOK"), "of the form http"),
+        (hook(url="env:NO_PORT"), "of the form http"),
+        (hook(url="env:NO_HOST"), "of the form http"),
+        (hook(url="env:NO_SPACES"), "of the form http"),
+        (hook(url="env:WITH_PASSWORD"), r"webhooks\.0\.url: an address holds no user or password"),
+        (hook(url="env:BROKEN_WITH_PASSWORD"), "of the form http"),
         (hook(secret="env:HOOK"), "Slack checks no signature"),
         (hook(name="kafka"), "'kafka' is used twice"),
         (hook(name="../x"), r"webhooks\.0\.name"),
