@@ -11,20 +11,31 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 
 def _resolve_secret(value: Any) -> Any:
-    """`env:NAME` reads an environment variable, `file:PATH` a file; a plain value is refused."""
+    """`env:NAME` reads an environment variable, `file:PATH` a file; a plain value is refused, and so is an empty one:
+    it would sign or open nothing. White space around it does not count."""
     if value is None or isinstance(value, SecretStr):
         return value
     scheme, _, rest = str(value).partition(":")
     if scheme == "env" and rest:
         if rest not in os.environ:
             raise ValueError(f"environment variable {rest} is not set; export it before the start")
-        return os.environ[rest]
-    if scheme == "file" and rest:
-        try:
-            return Path(rest).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ValueError(f"cannot read the secret file {rest}: {error.strerror}") from None
-    raise ValueError("a secret is never written into the file: use env:NAME or file:PATH")
+        source, secret = f"environment variable {rest}", os.environ[rest]
+    elif scheme == "file" and rest:
+        source, secret = f"secret file {rest}", _content(Path(rest))
+    else:
+        raise ValueError("a secret is never written into the file: use env:NAME or file:PATH")
+    if not secret.strip():
+        raise ValueError(f"the {source} is empty; leave the key out where there is no secret")
+    return secret.strip()
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"cannot read the secret file {path}: {error.strerror}") from None
+    except UnicodeError:
+        raise ValueError(f"the secret file {path} is not UTF-8 text") from None
 
 
 Secret = Annotated[SecretStr | None, BeforeValidator(_resolve_secret)]

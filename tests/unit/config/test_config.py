@@ -61,6 +61,25 @@ def test_a_secret_is_read_by_reference_and_never_shown(monkeypatch: pytest.Monke
     assert "s3cret" not in shown
 
 
+@pytest.mark.parametrize("content", [b"", b" \n", b"hunter\xff2"])
+def test_a_file_that_holds_no_secret_is_told_by_name(tmp_path: Path, content: bytes) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"serving\.api_key: the secret file {key} is (empty|not UTF-8)") as caught:
+        parse_config({"serving": {"api_key": f"file:{key}"}})
+    assert "hunter" not in str(caught.value)
+
+
+def test_white_space_around_a_secret_does_not_count_wherever_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAO_TEST_PASSWORD", " hunter2\n")
+    password = parse_config({"kafka": {"sasl_password": "env:TAO_TEST_PASSWORD"}}).kafka.sasl_password
+    assert password is not None
+    assert password.get_secret_value() == "hunter2"
+    monkeypatch.setenv("TAO_TEST_PASSWORD", "")
+    with pytest.raises(ConfigError, match="the environment variable TAO_TEST_PASSWORD is empty"):
+        parse_config({"kafka": {"sasl_password": "env:TAO_TEST_PASSWORD"}})
+
+
 def test_a_missing_file_and_bad_toml_are_told_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.toml"):
         load_config(tmp_path / "nowhere.toml")
