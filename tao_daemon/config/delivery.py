@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tao_daemon.config.values import ClockTime, Fraction, Positive, Seconds, Secret, Section, ServerUrl
+from tao_daemon.config.values import ClockTime, Fraction, HeaderSecret, Positive, Seconds, Section, ServerUrl
 from tao_daemon.domain.rollout import NewerCandidate, RolloutMode
 
 _MAX_PORT = 65_535
@@ -25,7 +25,7 @@ class Serving(Section):
     """Base URLs of the vLLM servers, without /v1. An adapter serves on all of them or on none."""
     base_model: str = "base"
     """Name under which vLLM serves the base model (--served-model-name)."""
-    api_key: Secret = None
+    api_key: HeaderSecret = None
     """vLLM's --api-key: env:NAME or file:PATH."""
     in_place_alias: str = ""
     """Without a gateway: the name under which vLLM itself serves the adapter; needs vLLM 0.33. "" for gateways."""
@@ -119,7 +119,7 @@ class Gateway(Section):
     """The model name that clients use."""
     daemon_url: ServerUrl = "http://127.0.0.1:8090"
     """Control API that routes are long-polled from and reports go to."""
-    daemon_token: Secret = None
+    daemon_token: HeaderSecret = None
     """Token for routes and reports (scope gateway): env:NAME or file:PATH; default: data_dir/control.token."""
     routes_file: Path | None = None
     """Last known routes, read at start and while the daemon is down; default: data_dir/routes.json."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tao_daemon.config.values import Fraction, OptionalServerUrl, Positive, Seconds, Secret, Section, ServerUrl
+from tao_daemon.config.values import Fraction, HeaderSecret, OptionalServerUrl, Positive, Seconds, Section, ServerUrl
 
 
 class Match(Section):
@@ -101,7 +101,7 @@ class JudgeScorer(_Scorer):
     """Base URL of an OpenAI-compatible server, without /v1."""
     model: str
     """Its name of the model that judges."""
-    api_key: Secret = None
+    api_key: HeaderSecret = None
     """Sent as a bearer token."""
     rubric: str = "Which answer is more correct, more helpful, and follows the instructions better?"
     """What makes an answer better."""
@@ -138,7 +138,7 @@ class RewardModelScorer(_Scorer):
     of its own."""
     api: Literal["pooling", "score"] = "pooling"
     """Which of vLLM's APIs: /pooling of a reward model, /score of a cross-encoder."""
-    api_key: Secret = None
+    api_key: HeaderSecret = None
     """Sent as a bearer token."""
     center: float = 0.0
     """The raw score that becomes 0.5."""

@@ -38,7 +38,16 @@ def _content(path: Path) -> str:
         raise ValueError(f"the secret file {path} is not UTF-8 text") from None
 
 
+def _in_a_header(value: SecretStr | None) -> SecretStr | None:
+    key = value.get_secret_value() if value else ""
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError("it holds characters that no header can; is it the right variable or file?")
+    return value
+
+
 Secret = Annotated[SecretStr | None, BeforeValidator(_resolve_secret)]
+HeaderSecret = Annotated[Secret, AfterValidator(_in_a_header)]
+"""A secret that is sent as a header, such as a bearer token."""
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
 Positive = Annotated[int, Field(ge=1)]

@@ -114,8 +114,6 @@ def _server(config: JudgeScorer | RewardModelScorer, session: aiohttp.ClientSess
     if session is None:
         raise ValueError(f"it asks {config.url}, which is not done here")
     key = config.api_key.get_secret_value() if config.api_key else None
-    if key is not None and not (key.isascii() and key.isprintable()):
-        raise ValueError("api_key holds characters that no header can; is it the right variable or file?")
     return ScoringServer(config.url, api_key=key, session=session)
 
 

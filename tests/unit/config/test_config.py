@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,6 +79,28 @@ def test_white_space_around_a_secret_does_not_count_wherever_it_comes_from(monke
     monkeypatch.setenv("TAO_TEST_PASSWORD", "")
     with pytest.raises(ConfigError, match="the environment variable TAO_TEST_PASSWORD is empty"):
         parse_config({"kafka": {"sasl_password": "env:TAO_TEST_PASSWORD"}})
+
+
+@pytest.mark.parametrize(
+    ("data", "key"),
+    [
+        ({"scorers": [{"name": "j", "type": "judge", "url": "http://h", "model": "m"}]}, "scorers.0.api_key"),
+        ({"scorers": [{"name": "r", "type": "reward_model", "url": "http://h", "model": "m"}]}, "scorers.0.api_key"),
+        ({"serving": {}}, "serving.api_key"),
+        ({"gateway": {}}, "gateway.daemon_token"),
+    ],
+)
+@pytest.mark.parametrize("secret", ["hunter2\nX-Other: 1", "hunter2\u2713"])
+def test_a_key_that_no_header_can_hold_stops_the_start(
+    data: dict[str, Any], key: str, secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BAD_KEY", secret)
+    ((section, value),) = data.items()
+    bad = {key.rpartition(".")[2]: "env:BAD_KEY"}
+    found = {section: [{**value[0], **bad}] if isinstance(value, list) else {**value, **bad}}
+    with pytest.raises(ConfigError, match=f"{key}: it holds characters that no header can") as caught:
+        parse_config(found)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_missing_file_and_bad_toml_are_told_by_name(tmp_path: Path) -> None:

@@ -357,16 +357,3 @@ async def test_what_trains_and_judges_is_built_once() -> None:
         gate = ConfiguredScorer([configs[0], stricter], min_spread=0.05, session=session, beside=training)
         assert gate.graders[configs[0]] is training.graders[configs[0]]
         assert gate.graders[stricter] not in training.graders.values()
-
-
-async def test_a_key_that_no_header_can_hold_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BAD_KEY", f"{NEEDLE}\nX-Other: 1")
-    bad = {"api_key": "env:BAD_KEY"}
-    async with aiohttp.ClientSession() as session:
-        with pytest.raises(
-            ConfigError, match=r"scorer 'judge' .*api_key holds characters that no header can"
-        ) as refused:
-            scorer({**JUDGE, **bad}, session=session)
-        with pytest.raises(ConfigError, match=r"scorer 'rm' .*api_key holds characters that no header can"):
-            scorer({**RM, **bad}, session=session)
-    assert NEEDLE not in str(refused.value)
