@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tao_daemon.config.values import Fraction, HeaderSecret, OptionalServerUrl, Positive, Seconds, Section, ServerUrl
 
@@ -158,6 +158,12 @@ class AgreementScorer(_Scorer):
     """Below this share of the commonest answer nobody knows: the group teaches nothing."""
     high: Fraction = 0.9
     """Above it everybody knows: the group teaches nothing."""
+
+    @model_validator(mode="after")
+    def _band(self) -> AgreementScorer:
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low}) exceeds high ({self.high}), so that no group would teach anything")
+        return self
 
 
 ScorerConfig = Annotated[

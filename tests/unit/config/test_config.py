@@ -22,6 +22,10 @@ REFERENCE = Path(__file__).parents[3] / "config.toml"
         ({"kafka": {"topik": "x"}}, "unknown key 'kafka.topik'; did you mean 'topic'"),
         ({"scorers": [{"name": "a", "type": "regex", "patern": "x"}]}, "did you mean 'pattern'"),
         ({"scorers": [{"name": "a", "type": "regex"}]}, "needs pattern"),
+        (
+            {"scorers": [{"name": "a", "type": "agreement", "answer": "whole", "low": 0.9, "high": 0.3}]},
+            r"scorers.0: low \(0.9\) exceeds high",
+        ),
         ({"kafka": {"sasl_password": "hunter2"}}, "env:NAME or file:PATH"),
         ({"serving": {"in_place_alias": "live"}}, "nobody splits or counts traffic"),
         ({"kafka": {"sasl_password": "env:TAO_NO_SUCH_VARIABLE"}}, "TAO_NO_SUCH_VARIABLE is not set"),
