@@ -187,7 +187,10 @@ class VllmClient:
             raise UpstreamError(
                 f"{self.base_url}{call.path} has no vllm:num_requests_waiting; is --disable-log-stats set?"
             )
-        return int(sum(float(count) for count in counts))
+        found = [_value(count) for count in counts]
+        if None in found:
+            raise UpstreamError(f"{self.base_url}{call.path} has a vllm:num_requests_waiting that is no number")
+        return int(sum(count or 0.0 for count in found))
 
     async def metrics(self) -> ServerMetrics:
         """When the process started, and how many adapters it can hold."""
@@ -206,7 +209,7 @@ class VllmClient:
         text = await self._text(call)
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
             url = f"{self.base_url}{call.path}"
@@ -254,7 +257,7 @@ class VllmClient:
 def _said(call: _Call, text: str) -> str:
     if call.path in _PROMPT_PATHS:
         return "its message is withheld, it may quote the prompt; see the server's own log"
-    with contextlib.suppress(ValueError, KeyError, TypeError):
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
         text = json.loads(text)["error"]["message"]
     return " ".join(str(text).split())[:_QUOTED_CHARACTERS] or "(no message)"
 
@@ -264,7 +267,15 @@ def _server_metrics(text: str) -> ServerMetrics:
     slots = [int(found) for found in _LORA_SLOTS.findall(text)]
     # Without any metric of vLLM's (--disable-log-stats) the absence of one means nothing.
     enabled = True if _LORA_INFO in text else False if "vllm:" in text else None
-    return ServerMetrics(float(started[1]) if started else None, enabled, min(slots, default=None))
+    return ServerMetrics(_value(started[1]) if started else None, enabled, min(slots, default=None))
+
+
+def _value(written: str) -> float | None:
+    """A sample's value; None for what is no finite number."""
+    with contextlib.suppress(ValueError):
+        if math.isfinite(value := float(written)):
+            return value
+    return None
 
 
 def _own_logprobs(

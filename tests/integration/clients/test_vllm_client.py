@@ -257,6 +257,21 @@ async def test_waiting_requests_are_summed_over_engines(client: VllmClient, stub
         await client.waiting_requests()
 
 
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "many"])
+async def test_a_queue_length_that_is_no_number_is_an_upstream_error(
+    client: VllmClient, stub: Stub, value: str
+) -> None:
+    stub.answers("/metrics", f"vllm:num_requests_waiting 3.0\nvllm:num_requests_waiting {value}\n")
+    with pytest.raises(UpstreamError, match="no number"):
+        await client.waiting_requests()
+
+
+async def test_an_answer_nested_without_end_is_an_upstream_error(client: VllmClient, stub: Stub) -> None:
+    stub.answers("/version", "[" * 100_000)
+    with pytest.raises(UpstreamError, match="no JSON object"):
+        await client.version()
+
+
 # As vLLM 0.32 writes them: before its first request, and after.
 FRESH = """# HELP process_start_time_seconds Start time of the process since unix epoch in seconds.
 # TYPE process_start_time_seconds gauge
@@ -275,6 +290,8 @@ USED = FRESH + 'vllm:lora_requests_info{max_lora="3",running_lora_adapters="a",w
         ('vllm:lora_requests_info{running_lora_adapters="",max_lora="16"} 1.0', ServerMetrics(None, True, 16)),
         (METRICS, ServerMetrics(None, False, None)),
         ("process_start_time_seconds 5.0\n", ServerMetrics(5.0, None, None)),
+        ("process_start_time_seconds NaN\n", ServerMetrics(None, None, None)),
+        ("process_start_time_seconds soon\n", ServerMetrics(None, None, None)),
         ("", ServerMetrics(None, None, None)),
     ],
 )
