@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from typing import Protocol
 
 from tao_daemon.domain.signals import Emit, SamplingPaced, discard
@@ -63,6 +63,8 @@ class LivePace:
         except asyncio.CancelledError:
             if ticket.done() and not ticket.cancelled():
                 self._leave()
+            with suppress(ValueError):  # another turn may have passed over it already
+                self._queue.remove(ticket)
             raise
         try:
             yield

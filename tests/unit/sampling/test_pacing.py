@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from tao_daemon.domain.signals import SamplingPaced, Signal
 from tao_daemon.domain.traffic import DURATION_EDGES
 from tao_daemon.sampling.pace import LivePace
 from tao_daemon.sampling.pacing import INTERVAL_SECONDS, QUIET_SECONDS, Look, Pacer
@@ -157,3 +158,23 @@ async def test_a_cancelled_waiter_takes_no_turn_with_it() -> None:
     await holder
     async with asyncio.timeout(1.0), pace.turn():
         pass
+
+
+async def test_a_cancelled_waiter_waits_no_more() -> None:
+    told: list[Signal] = []
+    pace = LivePace(Pacer(slowdown=2.0, most=1), lambda: (), told.append)
+
+    async def wait() -> None:
+        async with pace.turn():
+            await asyncio.Event().wait()
+
+    waiters = [asyncio.create_task(wait()) for _ in range(3)]
+    await asyncio.sleep(0)
+    for waiter in waiters[1:]:
+        waiter.cancel()
+    await asyncio.gather(*waiters[1:], return_exceptions=True)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await pace.run()
+    assert told == [SamplingPaced(limit=1, in_flight=1, waiting=0, slowdown=None)]
+    waiters[0].cancel()
