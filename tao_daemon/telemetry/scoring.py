@@ -123,6 +123,10 @@ class ScoringMetrics:
         if signal.kind in ("judge", "reward_model"):
             for outcome in REQUESTS.labels[1].values:
                 self._requests.labels(signal.scorer, outcome)
+            for kind in TOKENS.labels[1].values:
+                self._tokens.labels(signal.scorer, kind)
+            self._seconds.labels(signal.scorer)
+            self._cost.labels(signal.scorer)
         if signal.kind == "judge":
             for result in DECOYS.labels[1].values:
                 self._decoys.labels(signal.scorer, result)

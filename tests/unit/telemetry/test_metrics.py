@@ -154,6 +154,9 @@ def test_what_never_happened_to_a_scorer_is_zero(metrics: Metrics) -> None:
     assert found["tao_scoring_unscored_completions_total{kind=untrusted,scorer=judge}"] == 0
     assert found["tao_scoring_decoys_total{result=fooled,scorer=judge}"] == 0
     assert found["tao_scoring_requests_total{outcome=failed,scorer=judge}"] == 0
+    assert found["tao_scoring_request_seconds_count{scorer=judge}"] == 0
+    assert found["tao_scoring_tokens_total{kind=completion,scorer=judge}"] == 0
+    assert found["tao_scoring_cost_total{scorer=judge}"] == 0
     assert found["tao_scoring_unscored_completions_total{kind=error,scorer=ticket}"] == 0
     assert not any(name.startswith("tao_scoring_requests") and "scorer=ticket" in name for name in found)
 
