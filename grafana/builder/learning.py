@@ -177,7 +177,7 @@ def _sampling() -> Row:
             ),
             lines(
                 "Mean reward",
-                "Of the latest round: all completions, and the plain ones alone. Plain rises when learning works.",
+                "Of the latest round's groups that can teach: all completions, and the plain ones alone.",
                 "none",
                 Query(f"max by (completions) (tao_scoring_mean_reward_ratio{{{S}}})", "{{completions}}"),
                 steps=True,

@@ -27,8 +27,9 @@ SCORER_FAILURES = counter(
 REWARD = gauge(
     "tao_scoring_mean_reward_ratio",
     "ratio",
-    "Mean reward of the latest round: of all completions, and of the plain ones alone.",
-    "Over rounds: plain rises when learning works. Both at 1: nothing is left to learn with these scorers.",
+    "Mean reward of the latest round's groups that are kept: of all completions, and of the plain ones alone.",
+    "Over rounds: plain rises when learning works, but what is solved is dropped and counts no more: look at "
+    "tao_scoring_groups_total too.",
     Label("completions", ("all", PLAIN)),
     start=UNKNOWN,
 )
@@ -111,8 +112,8 @@ class ScoringMetrics:
         self._groups.labels("kept").inc(signal.kept)
         self._groups.labels("dropped").inc(signal.dropped)
         self._failures.inc(signal.scorer_failures)
-        self._reward.labels("all").set(signal.mean_reward)
-        self._reward.labels(PLAIN).set(signal.mean_reward_plain)
+        self._reward.labels("all").set(signal.mean_reward if signal.kept else UNKNOWN)
+        self._reward.labels(PLAIN).set(signal.mean_reward_plain if signal.kept else UNKNOWN)
 
     def failed(self, signal: ScorerFailed) -> None:
         self._unscored.labels(signal.scorer, UNSCORED.labels[1].known(signal.kind)).inc(signal.count)

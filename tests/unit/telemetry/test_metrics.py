@@ -126,6 +126,13 @@ def test_sampling_and_scoring(metrics: Metrics) -> None:
     assert math.isnan(after(metrics, SamplingPaced(8, 0, 0, None))["tao_sampling_live_slowdown_ratio"])
 
 
+def test_where_no_group_is_kept_there_is_no_mean_reward(metrics: Metrics) -> None:
+    after(metrics, GroupsScored(kept=3, dropped=2, mean_reward=0.5, mean_reward_plain=0.25, scorer_failures=1))
+    found = after(metrics, GroupsScored(0, 5, mean_reward=0.0, mean_reward_plain=0.0, scorer_failures=0))
+    assert math.isnan(found["tao_scoring_mean_reward_ratio{completions=all}"])
+    assert math.isnan(found["tao_scoring_mean_reward_ratio{completions=plain}"])
+
+
 def test_a_failed_training_leaves_what_the_one_before_measured(metrics: Metrics) -> None:
     measured = {"gradient_norm": 2.0, "something else": 1.0}
     stepped = TrainingStepped(1, 2, loss=0.5, kl=0.1)
