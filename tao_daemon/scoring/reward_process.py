@@ -57,6 +57,7 @@ class RewardProcess:
         self._start_seconds = start_seconds
         self._turn = asyncio.Lock()
         self._child: Process | None = None
+        self._closed = False
         self._not_before = 0.0
 
     async def ask(self, request: Mapping[str, Any], *, seconds: float) -> RawScores | Failure:
@@ -74,6 +75,11 @@ class RewardProcess:
             return Failure.UNAVAILABLE
 
     async def close(self) -> None:
+        """End the child at once, whatever it does; who asks meanwhile or later finds it unavailable. Idempotent."""
+        self._closed = True
+        if self._child is not None:
+            _kill(self._child)
+        # Who has the turn finds the child dead.
         async with self._turn:
             await self._end()
 
@@ -91,12 +97,14 @@ class RewardProcess:
     async def _started(self) -> bool:
         """Start and load. False when that cannot be, or could not a short while ago."""
         now = asyncio.get_running_loop().time
-        if now() < self._not_before:
+        if self._closed or now() < self._not_before:
             return False
         try:
             self._child = await asyncio.create_subprocess_exec(
                 *self._command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, limit=MAX_LINE_BYTES, start_new_session=True
             )
+            if self._closed:
+                _kill(self._child)
             async with asyncio.timeout(self._start_seconds):
                 hello = await _line(self._child)
             if "ready" not in hello:
@@ -116,11 +124,15 @@ class RewardProcess:
             return
         assert child.stdin is not None
         child.stdin.close()
-        # Process.kill() looks first whether the child has ended, and so takes its status away from asyncio's watcher.
-        if child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child.pid, signal.SIGKILL)
+        _kill(child)
         await child.wait()
+
+
+def _kill(child: Process) -> None:
+    # Process.kill() looks first whether the child has ended, and so takes its status away from asyncio's watcher.
+    if child.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGKILL)
 
 
 async def _exchange(child: Process, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -144,6 +144,24 @@ async def test_files_without_the_classifiers_weights_are_no_reward_model(
     await process.close()
 
 
+@pytest.mark.parametrize(
+    "body", ["time.sleep(600)", READY + "for _ in sys.stdin: time.sleep(600)"], ids=["loading", "scoring"]
+)
+async def test_closing_waits_for_nobody_and_is_for_good(tmp_path: Path, body: str) -> None:
+    process = RewardProcess(Path("unused"), command=fake(tmp_path, body))
+    asking = asyncio.create_task(process.ask({"answers": ["a"]}, seconds=600))
+    waiting = asyncio.create_task(process.ask({"answers": ["b"]}, seconds=600))
+    async with asyncio.timeout(30):
+        while process._child is None:
+            await asyncio.sleep(0.01)
+        child = child_of(process)
+        await asyncio.gather(process.close(), process.close())
+        assert [await asking, await waiting] == [Failure.UNAVAILABLE] * 2
+        assert child.returncode is not None
+        assert await process.ask({"answers": ["c"]}, seconds=600) is Failure.UNAVAILABLE
+    assert process._child is None, "nobody would close another one"
+
+
 async def test_a_dead_worker_is_started_once_more_in_a_call(tmp_path: Path) -> None:
     count = tmp_path / "starts"
     body = (

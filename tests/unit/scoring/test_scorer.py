@@ -357,3 +357,16 @@ async def test_what_trains_and_judges_is_built_once() -> None:
         gate = ConfiguredScorer([configs[0], stricter], min_spread=0.05, session=session, beside=training)
         assert gate.graders[configs[0]] is training.graders[configs[0]]
         assert gate.graders[stricter] not in training.graders.values()
+
+
+async def test_what_trains_and_judges_is_closed_by_both_who_hold_it(tmp_path: Path) -> None:
+    fixture = tmp_path / "shop.sql"
+    fixture.write_text("CREATE TABLE items AS SELECT 1 AS price")
+    training = scorer({"name": "query", "type": "sql", "fixture": str(fixture)}, yes())
+    gate = ConfiguredScorer([*training.graders], min_spread=0.05, beside=training)
+    query = "SELECT price FROM items"
+    assert await gate.absolute(prompt(), [query]) == [0.5]
+    await asyncio.gather(training.close(), gate.close())
+    await training.close()
+    await gate.close()
+    assert await training.score(prompt(), [query]) == await gate.absolute(prompt(), [query]) == [None]
