@@ -48,7 +48,7 @@ _EXAMPLES: Final = {
     "routes_file": "./data/routes.json",
     "tenant": "acme",
     "model": "assistant",
-    "system_sha256": "9f86d081884c7d65...",
+    "system_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     "schema_file": "ticket.schema.json",
     "pattern": "(yes|no)",
     "callable": "my_scorers:polite",
@@ -74,7 +74,7 @@ _TABLES: Final = {
 # schema_file = "answer.schema.json"       # structured: by default the request's own response_format
 # completions = 2                          # per prompt
 # temperature = 1.0                        # of these completions; plain ones are always sampled at 1
-# match_system_sha256 = "9f86d081884c..."  # only for prompts of this task""",
+# match_system_sha256 = "9f86d0818…"       # only for prompts of this task: the whole digest""",
     "gate.scorers": """\
 # Other scorers for the gate than for training, wherever those are a judge or a model: what was trained to please one
 # must not be judged by it. One [[gate.scorers]] table each, with the keys of [[scorers]].""",

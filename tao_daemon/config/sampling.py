@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tao_daemon.config.values import OptionalServerUrl, Positive, Seconds, Section
+from tao_daemon.config.values import OptionalServerUrl, Positive, Seconds, Section, SystemDigest
 from tao_daemon.domain.completion import PLAIN
 
 
@@ -33,8 +33,8 @@ class Strategy(Section):
     """Completions per prompt that are asked this way."""
     temperature: Annotated[float, Field(gt=0.0, le=2.0)] = 1.0
     """Of these completions; a lower one finds what the model is surer of. Plain ones are always sampled at 1."""
-    match_system_sha256: str | None = None
-    """Only for prompts with this digest of their system messages."""
+    match_system_sha256: SystemDigest | None = None
+    """Only for prompts with this SHA-256 of their system messages, as of a scorer's match."""
 
     @model_validator(mode="after")
     def _complete(self) -> Strategy:

@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tao_daemon.config.values import Fraction, HeaderSecret, OptionalServerUrl, Positive, Seconds, Section, ServerUrl
+from tao_daemon.config.values import (
+    Fraction,
+    HeaderSecret,
+    OptionalServerUrl,
+    Positive,
+    Seconds,
+    Section,
+    ServerUrl,
+    SystemDigest,
+)
 
 
 class Match(Section):
@@ -15,8 +24,8 @@ class Match(Section):
     """Only prompts with this `tenant` header."""
     model: str | None = None
     """Only prompts whose request names this model."""
-    system_sha256: str | None = None
-    """Only prompts with this digest of their system messages."""
+    system_sha256: SystemDigest | None = None
+    """Only prompts with this SHA-256 of their system messages (the texts, a line each); "" for those without."""
 
 
 class _Scorer(Section):

@@ -51,6 +51,8 @@ HeaderSecret = Annotated[Secret, AfterValidator(_in_a_header)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
 Positive = Annotated[int, Field(ge=1)]
+SystemDigest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+"""Another string would match no prompt, and nothing would say so."""
 ClockTime = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$")]
 
 

@@ -11,6 +11,7 @@ import pytest
 from tao_daemon.config import Config, load_config, parse_config
 from tao_daemon.config.reference import reference
 from tao_daemon.domain.errors import ConfigError
+from tao_daemon.domain.prompt import Prompt, Source
 
 REFERENCE = Path(__file__).parents[3] / "config.toml"
 
@@ -25,6 +26,14 @@ REFERENCE = Path(__file__).parents[3] / "config.toml"
         (
             {"scorers": [{"name": "a", "type": "agreement", "answer": "whole", "low": 0.9, "high": 0.3}]},
             r"scorers.0: low \(0.9\) exceeds high",
+        ),
+        (
+            {"scorers": [{"name": "a", "type": "regex", "pattern": "x", "match": {"system_sha256": "9f86d081884c"}}]},
+            r"scorers.0.match.system_sha256: String should match",
+        ),
+        (
+            {"sampling": {"strategies": [{"name": "x", "instruction": "i", "match_system_sha256": "F" * 64}]}},
+            r"sampling.strategies.0.match_system_sha256: String should match",
         ),
         ({"kafka": {"sasl_password": "hunter2"}}, "env:NAME or file:PATH"),
         ({"serving": {"in_place_alias": "live"}}, "nobody splits or counts traffic"),
@@ -44,6 +53,16 @@ REFERENCE = Path(__file__).parents[3] / "config.toml"
 def test_errors_name_the_key_and_the_remedy(data: dict[str, object], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         parse_config(data)
+
+
+def test_the_digest_of_a_prompts_system_messages_can_be_matched() -> None:
+    messages = [{"role": "system", "content": "test"}, {"role": "user", "content": "q"}]
+    digest = Prompt("p", {"messages": messages}, Source("t", 0, 0), received_at=0.0).system_digest
+    assert digest == "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+    for each in (digest, ""):
+        match = {"system_sha256": each}
+        config = parse_config({"scorers": [{"name": "a", "type": "regex", "pattern": "x", "match": match}]})
+        assert config.scorers[0].match.system_sha256 == each
 
 
 def test_every_problem_is_told_at_once() -> None:
