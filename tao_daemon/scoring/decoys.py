@@ -41,7 +41,10 @@ CHANCE = 2e-3
 
 def is_blank(text: str) -> bool:
     """Whether there is nothing to be seen: white space and characters without a shape."""
-    return all(character.isspace() or unicodedata.category(character) in ("Cc", "Cf") for character in text)
+    return all(
+        character.isspace() or character in _UNSEEN or unicodedata.category(character) in ("Cc", "Cf")
+        for character in text
+    )
 
 
 def is_degenerate(text: str) -> bool:
@@ -101,6 +104,11 @@ def _is_repetition(text: str) -> bool:
             return not any(unicodedata.category(mark) in _MAY_REPEAT for mark in marks[:unit])
     return False
 
+
+_UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0") | {
+    chr(selector) for selector in (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
+}
+"""Letters, signs and marks that are drawn as nothing: fillers, variation selectors, the empty Braille pattern."""
 
 _MAY_REPEAT = ("Nd", "Nl", "No", "Ps", "Pe")
 

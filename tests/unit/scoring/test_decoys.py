@@ -19,6 +19,8 @@ from tao_daemon.scoring.decoys import MASTER_KEYS, MIN_PLANTED, WINDOW, Trust, d
         " \n\t",
         "\u200b",
         "\x00 \ufeff",
+        "\u3164",
+        "\u2800\ufe0f \u034f",
         ".",
         ":",
         "thought process:",
@@ -50,7 +52,7 @@ def test_what_may_be_an_answer(text: str) -> None:
     assert not is_degenerate(text)
 
 
-@pytest.mark.parametrize("text", ["Solution:", "a" * 40, ".", '""', "x"])
+@pytest.mark.parametrize("text", ["Solution:", "a" * 40, ".", '""', "x", "❤\ufe0f", "\u0301"])
 def test_what_can_be_seen_is_not_blank(text: str) -> None:
     assert not is_blank(text)
 
