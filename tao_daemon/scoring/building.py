@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, assert_never
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -68,10 +69,15 @@ def trains_and_judges(training: Sequence[ScorerConfig], gate: Sequence[ScorerCon
 
 
 def _head(scorer: ScorerConfig) -> tuple[str, str] | None:
-    """Equal for scorers that think with the same model; None for those that do not think."""
-    if isinstance(scorer, JudgeScorer | RewardModelScorer):
-        return scorer.url.rstrip("/"), scorer.model
-    return None
+    """Equal for scorers that think with the same model, however its address is written; None for those that do not
+    think."""
+    if not isinstance(scorer, JudgeScorer | RewardModelScorer):
+        return None
+    if not scorer.url:
+        return "", str(Path(scorer.model).resolve())
+    parts = urlsplit(scorer.url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return f"{parts.hostname}:{port}{parts.path.rstrip('/')}", scorer.model
 
 
 def _judge(config: JudgeScorer, session: aiohttp.ClientSession | None, emit: Emit) -> Judge:

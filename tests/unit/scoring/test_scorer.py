@@ -210,6 +210,25 @@ def test_who_trains_and_judges() -> None:
     assert trains_and_judges(training, configs(yes(), {**JUDGE, "model": "another"})) == []
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"url": "http://judge"}, {"url": "http://Judge:80/"}, True),
+        ({"url": "https://judge/a/"}, {"url": "HTTPS://judge:443/a"}, True),
+        ({"url": "http://judge"}, {"url": "https://judge"}, False),
+        ({"url": "http://judge/a"}, {"url": "http://judge/A"}, False),
+        ({"model": "rewards/one"}, {"model": "./rewards/one/"}, True),
+        ({"model": "rewards/one"}, {"model": "rewards/two"}, False),
+        ({"model": "m"}, {"model": "m", "url": "http://judge"}, False),
+    ],
+)
+def test_a_model_is_the_same_however_its_place_is_written(
+    one: dict[str, str], other: dict[str, str], same: bool
+) -> None:
+    training, gate = (configs({"name": "rm", "type": "reward_model", "model": "m", **each}) for each in (one, other))
+    assert trains_and_judges(training, gate) == (["rm"] if same else [])
+
+
 async def test_a_schema_file_scores(tmp_path: Path) -> None:
     file = tmp_path / "schema.json"
     file.write_text(json.dumps({"type": "object", "required": ["a"]}))
