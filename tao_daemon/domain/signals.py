@@ -113,6 +113,7 @@ class CompletionsSampled:
 
     strategy_counts: tuple[tuple[str, int], ...]
     tokens: int
+    """Sampled for it, reasoning of which only the answer is kept included."""
     seconds: float = 0.0
     """From the first request for it to the last answer, turns waited for included."""
     spared: int = 0

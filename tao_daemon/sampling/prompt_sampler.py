@@ -54,6 +54,8 @@ class _Work:
     asked: int = 0
     """Completions asked for so far, of all strategies: the next request's indices begin here."""
     asked_plain: int = 0
+    tokens: int = 0
+    """Sampled for it so far, also where only the answer at their end is kept."""
     prompt_token_ids: tuple[int, ...] = ()
     end_tokens: frozenset[int] = frozenset()
     completions: list[Completion] = field(default_factory=list)
@@ -117,6 +119,7 @@ class PromptSampler:
         work.end_tokens |= parsed.end_tokens
         for ask, result in zip(asks, results, strict=True):
             if isinstance(result, Parsed):
+                work.tokens += sum(len(completion.token_ids) for completion in result.completions)
                 try:
                     work.completions += await self._answers(work, ask, result) if ask.extract else result.completions
                 except UpstreamError as error:
@@ -196,12 +199,11 @@ class PromptSampler:
 
     def _tell(self, work: _Work, seconds: float) -> None:
         counts = Counter(completion.strategy for completion in work.completions)
-        tokens = sum(len(completion.token_ids) for completion in work.completions)
         beyond = work.asked_plain - self._budget.usual
         self._emit(
             CompletionsSampled(
                 tuple(sorted(counts.items())),
-                tokens,
+                work.tokens,
                 seconds,
                 spared=max(0, -beyond),
                 added=max(0, beyond),

@@ -68,6 +68,18 @@ async def test_an_answer_is_taken_out_of_its_thoughts_and_made_tokens_of_the_pla
     assert lost(signals) == {}
 
 
+@pytest.mark.parametrize("answers", [("Answer: 4", "Answer: 4"), ("no mark", "Answer:  ")])
+async def test_thoughts_cost_their_tokens_whatever_is_kept_of_them(
+    answers: tuple[str, ...], upstream: Any, make_sampler: Any, prompts: Any, signals: list[Any]
+) -> None:
+    thoughts = {"token_ids": [7] * 20 + [2], "logprobs": {"content": [{"logprob": -1.0}] * 21}}
+    upstream.behave = thinks(*answers, **thoughts)
+    (group,) = (await groups_of(make_sampler(upstream.url, strategies=[THOUGHT]), prompts(1))).values()
+    plain = sum(len(completion.token_ids) for completion in group.completions if completion.is_plain)
+    (told,) = (signal for signal in signals if isinstance(signal, CompletionsSampled))
+    assert told.tokens == plain + 2 * 21
+
+
 async def test_a_strategy_may_sample_cooler_and_plain_completions_never_do(
     upstream: Any, make_sampler: Any, prompts: Any
 ) -> None:
