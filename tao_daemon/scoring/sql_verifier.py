@@ -14,6 +14,7 @@ fixture → process started, fixture run → query in, score out → close: proc
 from __future__ import annotations
 
 import json
+import os
 import select
 import subprocess
 import sys
@@ -164,10 +165,8 @@ class _Process:
 
 def _exchange(child: subprocess.Popen[bytes], message: bytes, deadline: float) -> bytes:
     """Raises TimeoutError, and OSError for a child that has ended."""
-    assert child.stdin is not None
     assert child.stdout is not None
-    # It reads nothing but us, so it takes the line at once.
-    child.stdin.write(message)
+    _send(child, message, deadline)
     poll = select.poll()
     poll.register(child.stdout, select.POLLIN)
     line = b""
@@ -179,6 +178,19 @@ def _exchange(child: subprocess.Popen[bytes], message: bytes, deadline: float) -
             raise BrokenPipeError
         line += part
     return line
+
+
+def _send(child: subprocess.Popen[bytes], message: bytes, deadline: float) -> None:
+    """Like `_exchange`: a child that is stopped reads nothing, and its pipe holds 64 KiB."""
+    assert child.stdin is not None
+    os.set_blocking(child.stdin.fileno(), False)
+    poll = select.poll()
+    poll.register(child.stdin, select.POLLOUT)
+    rest = memoryview(message)
+    while rest:
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise TimeoutError
+        rest = rest[os.write(child.stdin.fileno(), rest) :]
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

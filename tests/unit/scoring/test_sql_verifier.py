@@ -229,6 +229,17 @@ def test_a_worker_that_was_killed_is_a_failure_and_replaced(fixture: Path) -> No
     verifier.close()
 
 
+@pytest.mark.timeout(60)
+def test_a_worker_that_is_stopped_and_reads_nothing_is_a_timeout(fixture: Path) -> None:
+    """Though the query does not fit into its pipe."""
+    verifier = SqlVerifier(fixture, "code", timeout_seconds=0.5)
+    assert verifier._process is not None
+    os.kill(verifier._process._child.pid, signal.SIGSTOP)
+    assert verifier.check(f"SELECT '{MAX_CHARACTERS // 2 * '😀'}' FROM orders") is Failure.TIMEOUT
+    assert verifier.check("FROM orders") == 1.0
+    verifier.close()
+
+
 def test_the_worker_ends_with_its_verifier(fixture: Path) -> None:
     for end in (SqlVerifier.close, lambda verifier: None):
         verifier = SqlVerifier(fixture, "code", timeout_seconds=30.0)
