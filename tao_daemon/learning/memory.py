@@ -9,8 +9,8 @@ longest pack.
     activations/layer  N · s·(4h + 9q + 4I + 7r)           what a layer keeps for its backward pass: inputs and outputs
                        + N · (8h + s·(5h + q + I))         of norms, attention (in two parts) and feed-forward; half
                                                            precision copies what goes into norms and adapters
-    activations        layers · that                       or, recomputed: layers · N·h·s + two layers,
-                                                           the one that is computed again and its gradients
+    activations        layers · that                       or, recomputed: layers · N·h·s + one layer,
+                                                           the one that is computed again
     passing            N · s·(8h + 4I)                     gradients on their way through a layer
     mask               N · L · (s + 3)
     head               3 chunks of logits + 2 · N·h·s
@@ -19,7 +19,7 @@ A forward pass without gradients takes one layer's activations at a time, but it
 several steps.
 
 Left out: what is small (the batch itself, π₀'s log-probabilities), and the memory allocator's waste, for which there
-is `memory_headroom`.
+is `memory_headroom`; where activations are recomputed it would be more than what lives, but for `heap`.
 
 needed(as configured) → smaller micro-batches → recomputed activations → refusal with the figures
 """
@@ -103,7 +103,7 @@ def needed_bytes(shape: ModelShape, load: Load, *, recomputed: bool) -> int:
     s = load.number_bytes
     tokens = max(load.longest, min(load.micro_batch_tokens, load.step))
     layer = tokens * shape.layer_bytes(s, load.rank)
-    activations = shape.layers * tokens * shape.hidden * s + 2 * layer if recomputed else shape.layers * layer
+    activations = shape.layers * tokens * shape.hidden * s + layer if recomputed else shape.layers * layer
     training = activations + _passing(shape, load, tokens)
     tokens = max(load.longest, min(load.micro_batch_tokens, load.total))
     looking = tokens * shape.layer_bytes(s, load.rank) + _passing(shape, load, tokens)

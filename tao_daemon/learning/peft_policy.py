@@ -25,6 +25,7 @@ from tao_daemon.domain.errors import TrainingError
 from tao_daemon.learning import shared_prefix
 from tao_daemon.learning.contract import ADAPTER_CONFIG_FILE, ADAPTER_FILE, TrainingSpec
 from tao_daemon.learning.fused_lora import fuse
+from tao_daemon.learning.heap import map_large_blocks
 from tao_daemon.learning.logprobs import token_logprobs
 from tao_daemon.learning.packing import PROMPT_SEGMENT, Pack
 
@@ -135,6 +136,8 @@ def _predictors(packs: Sequence[Pack], prompt: int, width: int) -> list[int]:
 def load_policy(spec: TrainingSpec) -> Policy:
     """π₀, ready to learn. Raises TrainingError for an architecture that cannot be trained here."""
     torch.manual_seed(spec.seed)
+    if spec.checkpoint_activations:
+        map_large_blocks()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = choose_dtype(spec.dtype, device)
     base: Any = transformers.AutoModelForCausalLM.from_pretrained(

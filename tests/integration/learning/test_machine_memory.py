@@ -61,7 +61,8 @@ print(before, peak_bytes())
 
 @pytest.mark.parametrize("recomputed", [False, True])
 def test_the_estimate_is_near_what_is_taken(spec: TrainingSpec, tmp_path: Path, recomputed: bool) -> None:
-    """Within a factor of 1.6; what the process holds before the first micro-batch is taken off both."""
+    """Within a factor of 1.6, and hardly too little where activations are recomputed because memory is short; what the
+    process holds before the first micro-batch is taken off both."""
     torch.manual_seed(1)
     model: Any = transformers.LlamaForCausalLM(transformers.LlamaConfig(**WIDE))  # type: ignore[no-untyped-call]
     model.save_pretrained(tmp_path)
@@ -76,7 +77,7 @@ def test_the_estimate_is_near_what_is_taken(spec: TrainingSpec, tmp_path: Path, 
     fixed = PROCESS_BYTES + shape.parameters * 4 + LOGITS_BYTES  # the vocabulary is too small to fill the logits' part
     estimate = needed_bytes(shape, load, recomputed=recomputed) - fixed
     print(f"recomputed {recomputed}: estimate {estimate / 2**20:.0f} MiB, measured {(peak - before) / 2**20:.0f} MiB")
-    assert 1 / 1.6 < estimate / (peak - before) < 1.6
+    assert (0.9 if recomputed else 1 / 1.6) < estimate / (peak - before) < 1.6
 
 
 def test_shapes_are_read_without_a_tensor(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ import pytest
         "dev_split",
         "course",
         "memory",
+        "heap",
         "batching",
         "objectives.registry",
         "place",
