@@ -109,7 +109,7 @@ class Executor:
     async def _serve(self, adapter: str) -> str:
         """Load and verify; a server that does not answer is waited for, as a round waits for it."""
         record = await asyncio.to_thread(self._parts.adapters.get, adapter)
-        patience = OutagePatience(self._outage_seconds, time.monotonic())
+        patience = OutagePatience(self._outage_seconds)
         while True:
             try:
                 return await self._parts.fleet.serve(record)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
+"""Seconds."""
+
 
 class OutagePatience:
-    """How long to wait for a server that does not answer: pauses double up to a minute, the sum is bounded."""
+    """How long a piece of work waits for a server that does not answer: pauses double up to a minute, and end so many
+    seconds after its first failure, however long the work went well before that."""
 
-    def __init__(self, limit_seconds: float, now: float) -> None:
-        self._until = now + limit_seconds
-        self._pause = 2.0
+    def __init__(self, limit_seconds: float) -> None:
+        self._limit = limit_seconds
+        self._pause = FIRST_PAUSE
+        self._until: float | None = None
 
     def next_pause(self, now: float) -> float | None:
-        """Seconds to wait before the next try; None when patience is at its end."""
+        """Seconds to wait after a failure before the next try; None when patience is at its end."""
+        if self._until is None:
+            self._until = now + self._limit
         if now >= self._until:
             return None
-        pause, self._pause = min(self._pause, self._until - now), min(self._pause * 2, 60.0)
+        pause, self._pause = min(self._pause, self._until - now), min(self._pause * 2, LONGEST_PAUSE)
         return pause

@@ -62,7 +62,7 @@ class RoundWork:
         """Do `running.phase`. A server that does not answer is waited for, and the phase begins again where it
         was; other failures that a round may have become PhaseFailed; bugs propagate.
         """
-        patience = OutagePatience(self._settings.outage_seconds, time.monotonic())
+        patience = OutagePatience(self._settings.outage_seconds)
         while True:
             try:
                 return await self._attempt(running)
