@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tao_daemon.domain.errors import TrainingError
+from tao_daemon.domain.signals import MismatchMeasured
 from tao_daemon.learning.checkpoints import base_digest
 from tao_daemon.learning.contract import FINGERPRINT_FILE, PhaseEntered, TrainingSpec, WorkerEvent, WorkerResult
 from tao_daemon.learning.course import Course
@@ -25,7 +26,7 @@ from tao_daemon.learning.machine_memory import Available, available_bytes, fitte
 from tao_daemon.learning.optimisation import Company, Outcome, optimise
 from tao_daemon.learning.parallel import Ranks
 from tao_daemon.learning.peft_policy import Policy, load_policy
-from tao_daemon.learning.reference import check_reference, reference
+from tao_daemon.learning.reference import check_reference, measured, reference
 from tao_daemon.learning.resuming import Keeper, Manner, Saved, newest, read
 
 Say = Callable[[WorkerEvent], None]
@@ -45,7 +46,9 @@ def train(job: Job, artefact: Path, say: Say, ranks: Ranks, available: Available
     logger.info("base loaded", extra={"device": str(policy.device), "dtype": str(policy.dtype)})
     watch.enter("reference")
     groups = reference(policy, job.selection, spec, ranks)
-    measured = check_reference(groups, spec, say)
+    start = measured(groups)
+    say(MismatchMeasured(start["mismatch"]))
+    check_reference(groups, start, spec.max_mismatch)
     meter = KlMeter(policy, job.selection.groups, spec, ranks)
     dev = DevSet(policy, job.dev, ranks, spec.micro_batch_tokens) if job.dev else None
     watch.enter("training")
@@ -63,7 +66,7 @@ def train(job: Job, artefact: Path, say: Say, ranks: Ranks, available: Available
     policy.save(artefact)
     (artefact / FINGERPRINT_FILE).write_text(fingerprint.to_json(), encoding="utf-8")
     metrics = {
-        **measured,
+        **start,
         **_metrics(job, outcome, watch.seconds(), resumed=len(course.steps)),
         **fit.metrics(),
         "processes": float(ranks.place.count),

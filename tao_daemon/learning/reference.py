@@ -1,19 +1,18 @@
 """π₀ on every pack of a batch, once, and what follows from it: weights, mismatch with the sampler, masks.
 
-packs → log-probabilities of π₀ → fixed tensors of every pack → checks
+packs → log-probabilities of π₀ → fixed tensors of every pack → measured → checked
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from tao_daemon.domain.errors import TrainingError
-from tao_daemon.domain.signals import MismatchMeasured
 from tao_daemon.learning.advantage import LearningSample, Selection, Weighting
 from tao_daemon.learning.batching import micro_batches
 from tao_daemon.learning.contract import TrainingSpec
@@ -103,29 +102,31 @@ def _reference(
     return ReferencePack(pack, fixed, (reference_T - sampled_T).abs())
 
 
-def check_reference(
-    groups: Sequence[ReferenceGroup], spec: TrainingSpec, say: Callable[[MismatchMeasured], None]
-) -> dict[str, float]:
-    """Metrics of the reference pass. Raises TrainingError when the batch cannot be learned from, the mismatch told."""
+def measured(groups: Sequence[ReferenceGroup]) -> dict[str, float]:
+    """Metrics of the reference pass; `mismatch`, mean |π₀ − μ| per plain token in nats, is 0 without plain samples."""
     packs = [pack for group in groups for pack in group.packs]
     plain_tokens = sum(int(pack.fixed.plain_T.sum()) for pack in packs)
     mismatch = sum(float(pack.mismatch_T.sum()) for pack in packs) / max(plain_tokens, 1)
-    say(MismatchMeasured(mismatch))
     masked = sum(len(set(pack.fixed.owners_T[pack.fixed.weights_T == 0].tolist())) for pack in packs)
+    return {"mismatch": mismatch, "masked_sequences": float(masked), "plain_tokens": float(plain_tokens)}
+
+
+def check_reference(groups: Sequence[ReferenceGroup], found: Mapping[str, float], max_mismatch: float) -> None:
+    """Raises TrainingError when a batch of which this was `measured` cannot be learned from."""
+    mismatch = found["mismatch"]
     if not math.isfinite(mismatch):
         raise TrainingError("the starting policy gives log-probabilities that are not finite; check the base model")
-    if mismatch > spec.max_mismatch:
+    if mismatch > max_mismatch:
         raise TrainingError(
             f"server and trainer differ by {mismatch:.3f} nats per token, training.max_mismatch is "
-            f"{spec.max_mismatch}; check that vLLM serves the weights in training.base_model and runs with "
+            f"{max_mismatch}; check that vLLM serves the weights in training.base_model and runs with "
             "--logprobs-mode processed_logprobs --generation-config vllm"
         )
-    if not any(_teaches(pack.fixed) for pack in packs):
+    if not any(_teaches(pack.fixed) for group in groups for pack in group.packs):
         raise TrainingError(
-            f"nothing to learn: all {masked} plain sequences diverge from the starting policy "
+            f"nothing to learn: all {found['masked_sequences']:.0f} plain sequences diverge from the starting policy "
             f"(mismatch {mismatch:.3f} nats per token); check that the same adapter sampled and starts training"
         )
-    return {"mismatch": mismatch, "masked_sequences": float(masked), "plain_tokens": float(plain_tokens)}
 
 
 def _teaches(fixed: Fixed) -> bool:
