@@ -41,14 +41,14 @@ def _logprobs(policy: Policy, packs: Sequence[Pack]) -> list[tuple[float, ...]]:
 
 
 def checked_change(fingerprint: Fingerprint) -> float:
-    """The largest change of any probe; the last step's outcome is first seen here."""
-    change = max(probes.change(probe) for probe in fingerprint.probes)
-    if not math.isfinite(change):
+    """The largest change of any probe. Raises TrainingError when one is not finite, or none changed."""
+    changes = [probes.change(probe) for probe in fingerprint.probes]
+    if not all(map(math.isfinite, changes)):
         raise TrainingError(
             "the trained adapter gives log-probabilities that are not finite; lower training.learning_rate"
         )
-    if change == 0:
+    if max(changes) == 0:
         raise TrainingError(
             "the trained adapter changes nothing on its own training data; raise training.learning_rate"
         )
-    return change
+    return max(changes)

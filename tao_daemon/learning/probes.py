@@ -8,6 +8,7 @@ learning groups → candidates → (the trainer computes both log-probabilities)
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,5 +49,10 @@ def change(probe: FingerprintProbe) -> float:
 
 
 def most_telling(probes: Sequence[FingerprintProbe]) -> tuple[FingerprintProbe, ...]:
-    """At most 8 probes, the largest change first."""
-    return tuple(sorted(probes, key=change, reverse=True)[:MAX_PROBES])
+    """At most 8 probes, the largest change first; what is not a number comes before all, as no proof may hide it."""
+
+    def telling(probe: FingerprintProbe) -> float:
+        found = change(probe)
+        return math.inf if math.isnan(found) else found
+
+    return tuple(sorted(probes, key=telling, reverse=True)[:MAX_PROBES])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tao_daemon.domain.adapter import FingerprintProbe
 from tao_daemon.learning.advantage import LearningGroup, LearningSample, Weighting
 from tao_daemon.learning.probes import MAX_CANDIDATES, MAX_COMPLETION_TOKENS, MAX_PROBES, candidates, most_telling
@@ -29,3 +31,9 @@ def test_the_largest_change_wins() -> None:
     found = most_telling(probes)
     assert len(found) == MAX_PROBES
     assert found[0] is probes[11]
+
+
+def test_what_is_not_a_number_is_never_left_out() -> None:
+    probes = [FingerprintProbe((1, 2), 1, (-1.0,), (-1.0 - size,)) for size in range(12)]
+    strange = FingerprintProbe((1, 2), 1, (math.nan,), (-1.0,))
+    assert most_telling([*probes, strange])[0] is strange
