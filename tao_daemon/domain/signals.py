@@ -204,7 +204,7 @@ class DecoysJudged:
 
 @dataclass(frozen=True, slots=True)
 class SamplesMeasured:
-    """What a round's plain completions are like: meter by name, see `evaluation.meters`."""
+    """What a round's plain completions are like: meter by name, see `domain.meters`."""
 
     meters: Mapping[str, float]
 

@@ -129,14 +129,14 @@ LENGTH = gauge(
     "tao_evaluation_length_ratio",
     "ratio",
     "Mean length of the candidate's answers over the incumbent's, latest gate.",
-    "A candidate wins by writing more: above gate.max_length_ratio it fails.",
+    "A candidate wins by writing more: above gate.max_length_ratio it does not pass.",
     start=UNKNOWN,
 )
 TRUNCATION = gauge(
     "tao_evaluation_truncation_increase_ratio",
     "ratio",
     "How much larger the share of truncated answers is with the candidate, latest gate.",
-    "Candidates fail on gate.max_truncation_increase.",
+    "Candidates do not pass, for gate.max_truncation_increase.",
     start=UNKNOWN,
 )
 LAST_VERDICT = timestamp(

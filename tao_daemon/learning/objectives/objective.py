@@ -39,7 +39,8 @@ class Fixed:
     weights_T: Tensor
     """Corrections for a sampler that is not the trainer; 1 on strategy samples, 0 where the sample is not π₀'s."""
     plain_T: Tensor
-    """True on tokens of plain samples: only those measure the distance from π₀."""
+    """True on tokens that the server sampled from the plain prompt: only those have a μ of meaning, and the clip of
+    samples of π₀."""
     advantages_S: Tensor
     scales_S: Tensor
     """`Objective.scale` of each sequence's group."""
