@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from tao_daemon.domain.errors import TrainingError
+
 NAME = "tao_shared_prefix"
 
 
@@ -27,12 +29,18 @@ def shared_prefix_attention(
     attention_mask: Tensor,
     dropout: float = 0.0,
     scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """As transformers calls it: B batch, H query heads, K key heads, L tokens, E head size; result (B, L, H, E).
 
     `attention_mask` (B, 1, C, L), additive, for the last C queries; the first L − C are causal among themselves.
+    Raises TrainingError for scores that are capped (`softcap`) or share their softmax with sinks (`s_aux`).
     """
+    if softcap is not None or s_aux is not None:
+        kind = "sinks" if softcap is None else "capped scores"
+        raise TrainingError(f"attention with {kind} is not supported; the trainer needs plain attention")
     assert dropout == 0.0, "dropout would make π₀ and πθ differ by more than weights"
     prompt = query_BHLE.shape[2] - attention_mask.shape[2]
     grouped = query_BHLE.shape[1] // key_BKLE.shape[1]
