@@ -57,7 +57,7 @@ def _fitted(job: Job, spec: TrainingSpec, free: int) -> tuple[TrainingSpec, Fit]
     dtype = choose_dtype(spec.dtype, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     found = fit(
         model_shape(Path(spec.base_model)),
-        Load(spec.micro_batch_tokens, *_tokens(job), torch.finfo(dtype).bits // 8, spec.rank),
+        load_of(job, spec.micro_batch_tokens, torch.finfo(dtype).bits // 8),
         checkpointing=spec.gradient_checkpointing,
         available=free,
         headroom=spec.memory_headroom,
@@ -73,7 +73,7 @@ def _fitted(job: Job, spec: TrainingSpec, free: int) -> tuple[TrainingSpec, Fit]
 def measuring_fit(spec: DivergenceSpec, sizes: Sequence[int], available: int) -> Fit:
     """How answers of so many tokens with their prompts are measured in the memory there is. Raises TrainingError."""
     dtype = choose_dtype(spec.dtype, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    total, longest = sum(sizes), max(sizes)
+    total, longest = len(sizes) * max(sizes), max(sizes)  # padded
     load = Load(spec.micro_batch_tokens, longest, longest, 0, total, torch.finfo(dtype).bits // 8, spec.rank)
     return fit_forward(model_shape(Path(spec.base_model)), load, available=available, headroom=spec.memory_headroom)
 
@@ -119,15 +119,26 @@ def _least(available: int, ranks: Ranks, *, shared: bool) -> int:
     return int(min(told)) // (place.count if shared else 1)
 
 
-def _tokens(job: Job) -> tuple[int, int, int, int]:
-    """Of the longest prompt with one completion, of the largest group, of the largest step, and of everything."""
+def load_of(job: Job, micro_batch_tokens: int, number_bytes: int) -> Load:
+    """What the training puts through the model."""
     training = [(len(g.prompt_token_ids), [len(s.token_ids) for s in g.samples]) for g in job.selection.groups]
     looked = [(len(g.prompt_token_ids), [len(s.token_ids) for s in g.samples]) for g in job.dev]
     looked += [(len(g.prompt_token_ids), [*map(len, g.plain)]) for g in job.selection.groups if g.plain]
     longest = max(prompt + max(completions) for prompt, completions in training + looked)
-    trained = sorted((prompt + sum(completions) for prompt, completions in training), reverse=True)
-    sizes = [*trained, *(prompt + sum(completions) for prompt, completions in looked)]
-    return longest, max(sizes), sum(trained[: job.spec.groups_per_step]), sum(sizes)
+    return Load(
+        micro_batch_tokens,
+        longest,
+        largest=_padded(training + looked),
+        step=min(job.spec.groups_per_step, len(training)) * _padded(training),
+        total=(len(training) + len(looked)) * _padded(training + looked),
+        number_bytes=number_bytes,
+        rank=job.spec.rank,
+    )
+
+
+def _padded(groups: Sequence[tuple[int, list[int]]]) -> int:
+    """Tokens of a row, where these groups lie in one batch: prompts and completions padded to the longest."""
+    return max(prompt for prompt, _ in groups) + max(sum(completions) for _, completions in groups)
 
 
 def _tensor_shapes(path: Path) -> Iterator[tuple[str, list[int]]]:

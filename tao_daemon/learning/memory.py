@@ -1,8 +1,8 @@
 """How much memory a training needs, and how it is made to fit.
 
 Pure. Bytes, from the shapes alone; s is the size of one number of the frozen base, h the hidden width, q the width of
-all query heads, I the width of the feed-forward layers, r the LoRA rank, N the tokens of a micro-batch, L those of its
-longest pack.
+all query heads, I the width of the feed-forward layers, r the LoRA rank, N the tokens of a micro-batch with padding, L
+those of one of its rows.
 
     weights            parameters · s
     adapter            LoRA parameters · 4 · 5             weight, gradient, Adam's two moments, kept weights
@@ -70,11 +70,11 @@ class Load:
     longest: int
     """Tokens of the longest prompt with one completion: no micro-batch can be smaller."""
     largest: int
-    """Tokens of the largest group: no pack is longer."""
+    """Tokens of the longest prompt with the completions of any group: no row of a batch is longer."""
     step: int
-    """Tokens of the largest groups that make a step: no micro-batch that trains is larger."""
+    """Tokens of as many groups as make a step, padded to the longest: no micro-batch that trains is larger."""
     total: int
-    """Tokens of the whole batch: no other micro-batch is larger."""
+    """Tokens of all groups, padded to the longest: no other micro-batch is larger."""
     number_bytes: int
     """4 for float32, 2 for bfloat16."""
     rank: int

@@ -16,12 +16,14 @@ import transformers
 from tao_daemon.domain.completion import ScoredGroup
 from tao_daemon.domain.errors import TrainingError
 from tao_daemon.learning import peft_trainer
-from tao_daemon.learning.advantage import select
+from tao_daemon.learning.advantage import LearningGroup, LearningSample, Selection, Weighting, select
+from tao_daemon.learning.batching import micro_batches
 from tao_daemon.learning.contract import ADAPTER_FILE, TrainingSpec, encode_spec
 from tao_daemon.learning.job import Job
-from tao_daemon.learning.machine_memory import available_bytes, model_shape, peak_bytes
+from tao_daemon.learning.machine_memory import available_bytes, load_of, model_shape, peak_bytes
 from tao_daemon.learning.memory import LOGITS_BYTES, PROCESS_BYTES, Load, needed_bytes
 from tao_daemon.learning.objectives.registry import build_objective
+from tao_daemon.learning.packing import pack_group
 from tao_daemon.learning.parallel import Alone
 
 TOKENS = 4096
@@ -89,6 +91,18 @@ def test_shapes_are_read_without_a_tensor(tmp_path: Path) -> None:
     assert shape.linear_widths == sum(layer.in_features + layer.out_features for layer in linear)
     assert (shape.vocabulary, shape.layers, shape.hidden) == (128, 8, 128)
     assert (shape.queries, shape.intermediate) == (128, 512)
+
+
+def test_padding_counts(spec: TrainingSpec) -> None:
+    """A long prompt beside a long answer: the batch is as wide as both together, and so is every row of it."""
+    samples = [tuple(LearningSample((7,) * n, (), 0.5, Weighting.UNIT) for _ in range(2)) for n in (5, 500)]
+    groups = (LearningGroup((3,) * 1000, samples[0]), LearningGroup((3,) * 10, samples[1]))
+    load = load_of(Job(spec, Selection(groups, build_objective(spec, []))), 10_000, 4)
+    packs = [pack_group(g.prompt_token_ids, [s.token_ids for s in g.samples], 10_000)[0] for g in groups]
+    (batch,) = micro_batches([pack.size for pack in packs], 10_000)
+    prompts, completions = zip(*(packs[index].size for index in batch), strict=True)
+    assert load.step >= len(batch) * (max(prompts) + max(completions)) > sum(prompts) + sum(completions)
+    assert (load.longest, load.largest, load.step, load.total) == (1005, 2000, 4000, 4000)
 
 
 def test_what_does_not_fit_is_refused_before_the_base_is_loaded(
