@@ -29,7 +29,7 @@ from tao_daemon.learning.kl_meter import KlMeter
 from tao_daemon.learning.learner import Learner
 from tao_daemon.learning.optimisation import Company, optimise
 from tao_daemon.learning.parallel import Alone
-from tao_daemon.learning.reference import check_reference, measured, reference
+from tao_daemon.learning.reference import check_reference, counted, reference
 
 BASE = "base"
 
@@ -97,13 +97,17 @@ class TableTrainer:
         table = self._tables[start].copy()
         policy: Any = cast(Any, table)
         groups = reference(policy, read.selection, read.spec)
-        found = measured(groups)
-        check_reference(groups, found, read.spec.max_mismatch)
         ranks = Alone()
         dev = DevSet(policy, read.dev, ranks, read.spec.micro_batch_tokens) if read.dev else None
         meter = KlMeter(policy, read.selection.groups, read.spec)
+        check_reference(groups, meter.mismatch, read.spec.max_mismatch)
         learner = Learner(policy, read.selection.objective, read.spec, ranks)
         outcome = optimise(learner, groups, read.spec, Company(meter, dev, None, progress), Course())
         name = f"r{job.round:02}"
         self._tables[name] = table
-        return name, {**found, **outcome.course.metrics(), "stopped_on_kl": float(outcome.over_budget)}
+        return name, {
+            **counted(groups),
+            "mismatch": meter.mismatch,
+            **outcome.course.metrics(),
+            "stopped_on_kl": float(outcome.over_budget),
+        }

@@ -49,7 +49,8 @@ class Training(Section):
     within it. Estimated four times per epoch on plain completions that the start gave; how far the candidate is from
     the base model on answers of its own, which the gate reports per answer, is another figure."""
     max_mismatch: Annotated[float, Field(gt=0.0)] = 0.2
-    """Refuse to train when server and trainer differ by more than this per token, mean absolute (nats)."""
+    """Refuse to train when server and trainer differ by more than this per token (nats): mean absolute difference of
+    their log-probabilities, on some plain completions of the round."""
     min_spread: Fraction = 0.05
     """A group whose rewards differ by less teaches nothing and is dropped."""
     min_groups: Positive = 4

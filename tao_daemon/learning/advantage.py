@@ -40,13 +40,22 @@ class LearningSample:
 
 
 @dataclass(frozen=True, slots=True)
+class PlainSample:
+    """What the server sampled from the plain prompt, and how probable it was there."""
+
+    token_ids: tuple[int, ...]
+    behaviour_logprobs: tuple[float, ...]
+    """In nats, one per token."""
+
+
+@dataclass(frozen=True, slots=True)
 class LearningGroup:
     """The samples of one plain prompt; at least one of them has an advantage other than 0."""
 
     prompt_token_ids: tuple[int, ...]
     samples: tuple[LearningSample, ...]
-    plain: tuple[tuple[int, ...], ...] = ()
-    """Every plain sample that fits, those that do not train too: what π₀ says by itself."""
+    plain: tuple[PlainSample, ...] = ()
+    """All of them that fit, those that do not train too: what π₀ says by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +130,10 @@ def _samples(
     return tuple(kept), dropped
 
 
-def _plain(scored: ScoredGroup, max_sequence_tokens: int) -> tuple[tuple[int, ...], ...]:
+def _plain(scored: ScoredGroup, max_sequence_tokens: int) -> tuple[PlainSample, ...]:
     room = max_sequence_tokens - len(scored.group.prompt_token_ids)
-    sampled = (c.token_ids for c in scored.group.completions if _weighting(c) is Weighting.IMPORTANCE)
-    return tuple(token_ids for token_ids in sampled if 0 < len(token_ids) <= room)
+    sampled = (c for c in scored.group.completions if _weighting(c) is Weighting.IMPORTANCE)
+    return tuple(PlainSample(c.token_ids, c.logprobs) for c in sampled if 0 < len(c.token_ids) <= room)
 
 
 def _weighting(completion: Completion) -> Weighting:

@@ -123,7 +123,7 @@ def load_of(job: Job, micro_batch_tokens: int, number_bytes: int) -> Load:
     """What the training puts through the model."""
     training = [(len(g.prompt_token_ids), [len(s.token_ids) for s in g.samples]) for g in job.selection.groups]
     looked = [(len(g.prompt_token_ids), [len(s.token_ids) for s in g.samples]) for g in job.dev]
-    looked += [(len(g.prompt_token_ids), [*map(len, g.plain)]) for g in job.selection.groups if g.plain]
+    looked += [(len(g.prompt_token_ids), [len(s.token_ids) for s in g.plain]) for g in job.selection.groups if g.plain]
     longest = max(prompt + max(completions) for prompt, completions in training + looked)
     return Load(
         micro_batch_tokens,

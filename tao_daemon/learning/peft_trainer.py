@@ -26,7 +26,7 @@ from tao_daemon.learning.machine_memory import Available, available_bytes, fitte
 from tao_daemon.learning.optimisation import Company, Outcome, optimise
 from tao_daemon.learning.parallel import Ranks
 from tao_daemon.learning.peft_policy import Policy, load_policy
-from tao_daemon.learning.reference import check_reference, measured, reference
+from tao_daemon.learning.reference import check_reference, counted, reference
 from tao_daemon.learning.resuming import Keeper, Manner, Saved, newest, read
 
 Say = Callable[[WorkerEvent], None]
@@ -46,10 +46,9 @@ def train(job: Job, artefact: Path, say: Say, ranks: Ranks, available: Available
     logger.info("base loaded", extra={"device": str(policy.device), "dtype": str(policy.dtype)})
     watch.enter("reference")
     groups = reference(policy, job.selection, spec, ranks)
-    start = measured(groups)
-    say(MismatchMeasured(start["mismatch"]))
-    check_reference(groups, start, spec.max_mismatch)
     meter = KlMeter(policy, job.selection.groups, spec, ranks)
+    say(MismatchMeasured(meter.mismatch))
+    check_reference(groups, meter.mismatch, spec.max_mismatch)
     dev = DevSet(policy, job.dev, ranks, spec.micro_batch_tokens) if job.dev else None
     watch.enter("training")
     learner = Learner(policy, job.selection.objective, spec, ranks)
@@ -66,7 +65,8 @@ def train(job: Job, artefact: Path, say: Say, ranks: Ranks, available: Available
     policy.save(artefact)
     (artefact / FINGERPRINT_FILE).write_text(fingerprint.to_json(), encoding="utf-8")
     metrics = {
-        **start,
+        **counted(groups),
+        "mismatch": meter.mismatch,
         **_metrics(job, outcome, watch.seconds(), resumed=len(course.steps)),
         **fit.metrics(),
         "processes": float(ranks.place.count),

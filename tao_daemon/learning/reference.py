@@ -1,12 +1,12 @@
-"""π₀ on every pack of a batch, once, and what follows from it: weights, mismatch with the sampler, masks.
+"""π₀ on every pack of a batch, once, and what follows from it: weights and masks.
 
-packs → log-probabilities of π₀ → fixed tensors of every pack → measured → checked
+packs → log-probabilities of π₀ → fixed tensors of every pack → counted, checked
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -29,8 +29,6 @@ class ReferencePack:
     pack: Pack
     fixed: Fixed
     """Sequences are numbered by their order in the pack."""
-    mismatch_T: Tensor
-    """|π₀ − μ| in nats; 0 on strategy samples, whose μ conditions on another prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +97,19 @@ def _reference(
         advantages_S=torch.tensor([sample.advantage for sample in samples], dtype=exact, device=device),
         scales_S=torch.full((len(samples),), scale, dtype=exact, device=device),
     )
-    return ReferencePack(pack, fixed, (reference_T - sampled_T).abs())
+    return ReferencePack(pack, fixed)
 
 
-def measured(groups: Sequence[ReferenceGroup]) -> dict[str, float]:
-    """Metrics of the reference pass; `mismatch`, mean |π₀ − μ| per plain token in nats, is 0 without plain samples."""
+def counted(groups: Sequence[ReferenceGroup]) -> dict[str, float]:
+    """Metrics of the reference pass: plain tokens that train, and sequences that the mask took out."""
     packs = [pack for group in groups for pack in group.packs]
     plain_tokens = sum(int(pack.fixed.plain_T.sum()) for pack in packs)
-    mismatch = sum(float(pack.mismatch_T.sum()) for pack in packs) / max(plain_tokens, 1)
     masked = sum(len(set(pack.fixed.owners_T[pack.fixed.weights_T == 0].tolist())) for pack in packs)
-    return {"mismatch": mismatch, "masked_sequences": float(masked), "plain_tokens": float(plain_tokens)}
+    return {"masked_sequences": float(masked), "plain_tokens": float(plain_tokens)}
 
 
-def check_reference(groups: Sequence[ReferenceGroup], found: Mapping[str, float], max_mismatch: float) -> None:
-    """Raises TrainingError when a batch of which this was `measured` cannot be learned from."""
-    mismatch = found["mismatch"]
+def check_reference(groups: Sequence[ReferenceGroup], mismatch: float, max_mismatch: float) -> None:
+    """Raises TrainingError when these groups cannot be learned from, given `KlMeter.mismatch`."""
     if not math.isfinite(mismatch):
         raise TrainingError("the starting policy gives log-probabilities that are not finite; check the base model")
     if mismatch > max_mismatch:
@@ -123,8 +119,9 @@ def check_reference(groups: Sequence[ReferenceGroup], found: Mapping[str, float]
             "--logprobs-mode processed_logprobs --generation-config vllm"
         )
     if not any(_teaches(pack.fixed) for group in groups for pack in group.packs):
+        masked = counted(groups)["masked_sequences"]
         raise TrainingError(
-            f"nothing to learn: all {found['masked_sequences']:.0f} plain sequences diverge from the starting policy "
+            f"nothing to learn: all {masked:.0f} plain sequences diverge from the starting policy "
             f"(mismatch {mismatch:.3f} nats per token); check that the same adapter sampled and starts training"
         )
 

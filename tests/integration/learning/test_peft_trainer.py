@@ -206,6 +206,18 @@ def test_strategy_samples_do_not_count_as_mismatch(
     assert result.metrics["plain_tokens"] < sum(len(s.token_ids) for g in selection_of(batch).groups for s in g.samples)
 
 
+def test_the_mismatch_is_measured_and_stops_also_where_no_plain_sample_trains(
+    spec: TrainingSpec, shifted: Shifted, tmp_path: Path
+) -> None:
+    """RAFT takes the best, and here they are a strategy's."""
+    spec = replace(spec, algorithm="raft", epochs=1)
+    result, _ = train(spec, [replace(g, rewards=(*[0.0] * 5, 1.0)) for g in shifted(0.03)], tmp_path)
+    assert result.metrics["plain_tokens"] == 0
+    assert result.metrics["mismatch"] == pytest.approx(0.03, rel=1e-3)
+    with pytest.raises(TrainingError, match=r"differ by 1\.000 nats per token"):
+        train(spec, [replace(g, rewards=(*[0.0] * 5, 1.0)) for g in shifted(1.0)], tmp_path)
+
+
 @pytest.mark.parametrize(
     ("nats", "message"),
     [(1.0, "differ by 1.000 nats per token, training.max_mismatch is 0.2"), (0.17, "all 40 plain sequences diverge")],
@@ -274,7 +286,8 @@ def test_the_distance_is_k3_of_all_plain_samples_whatever_trains(
     assert meter.nats() == 0
     measured = measured_groups(chosen.groups, spec.seed)
     assert len(measured) == 4
-    packs = [pack for g in measured for pack in pack_group(g.prompt_token_ids, g.plain[:4], 1000)]
+    looked_at = [(g.prompt_token_ids, [sample.token_ids for sample in g.plain[:4]]) for g in measured]
+    packs = [pack for prompt, samples in looked_at for pack in pack_group(prompt, samples, 1000)]
     assert sum(len(set(pack.owners)) for pack in packs) == 16
     with torch.no_grad():
         before = [policy.logprobs(pack) for pack in packs]
