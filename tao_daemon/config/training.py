@@ -68,4 +68,4 @@ class Training(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the frozen base; auto takes bfloat16 where the hardware multiplies it natively."""
     timeout_seconds: Seconds = 14_400.0
-    """Deadline of one training."""
+    """Deadline of one training, and of measuring one candidate's divergence."""

@@ -72,7 +72,7 @@ class AnswerPage:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A two-sided 95 % confidence interval."""
+    """A two-sided confidence interval, of `gate.confidence` at the gate."""
 
     low: float
     high: float

@@ -153,6 +153,7 @@ class SamplingPaced:
 class GroupsScored:
     kept: int
     dropped: int
+    """Those that a scorer failed on included."""
     mean_reward: float
     mean_reward_plain: float
     scorer_failures: int

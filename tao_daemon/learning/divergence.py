@@ -125,7 +125,10 @@ def measure(
 ) -> Divergence:
     """Means over the answers. Raises TrainingError when there are none, memory is short, or a figure is no number."""
     if not answers:
-        raise TrainingError("no answer of the candidate to measure its divergence on; raise gate.divergence_prompts")
+        raise TrainingError(
+            "no answer of the candidate to measure its divergence on: it answered every prompt with nothing, or "
+            "gate.divergence_prompts are too few; lower training.learning_rate or training.kl_budget, or raise those"
+        )
     sizes = [len(answer.prompt_token_ids) + len(answer.token_ids) for answer in answers]
     limit = min(measuring_fit(spec, sizes, available()).micro_batch_tokens, spec.micro_batch_tokens)
     policies = Policies(spec)

@@ -49,8 +49,12 @@ def fitted(job: Job, ranks: Ranks, available: Available, before: Manner | None =
     try:
         return _fitted(job, same, free)
     except TrainingError:
-        logger.warning("less memory than before: activations are recomputed, numbers round otherwise")
-        return _fitted(job, spec, free)
+        found = _fitted(job, spec, free)
+        logger.warning(
+            "less memory than before the restart, numbers round otherwise",
+            extra={"micro_batch_tokens": found[0].micro_batch_tokens, "recomputed": found[0].checkpoint_activations},
+        )
+        return found
 
 
 def _fitted(job: Job, spec: TrainingSpec, free: int) -> tuple[TrainingSpec, Fit]:

@@ -67,7 +67,7 @@ class SubprocessTrainer:
         earlier = [self._directory(job.round, attempt).absolute() for attempt in range(job.attempt - 1, 0, -1)]
         spec = spec_of(job, self._settings, resume_from=tuple(str(path) for path in earlier))
         await asyncio.to_thread(write_job, directory, spec, job)
-        await self._run(directory, progress)
+        await self._run(directory, progress, "training", "lower round.prompts or training.epochs")
         result = await asyncio.to_thread(read_result, directory)
         return TrainingResult(str(directory / ARTEFACT_DIRECTORY), result.base_digest, result.metrics)
 
@@ -75,10 +75,11 @@ class SubprocessTrainer:
         """Raises TrainingError. Cancelling ends everything it started."""
         parent = self._directory(job.round, job.attempt).absolute().parent
         directory = await asyncio.to_thread(write_measurement, parent, divergence_spec_of(job, self._settings), job)
-        await self._run(directory, lambda told: None)
+        what, remedy = "measuring the candidate's divergence", "lower gate.divergence_prompts"
+        await self._run(directory, lambda told: None, what, remedy)
         return await asyncio.to_thread(read_divergence, directory)
 
-    async def _run(self, directory: Path, progress: Progress) -> None:
+    async def _run(self, directory: Path, progress: Progress, what: str, remedy: str) -> None:
         """The command on a directory, to its end."""
         process = await self._started(directory)
         try:
@@ -88,8 +89,8 @@ class SubprocessTrainer:
                     status = await process.wait()
         except TimeoutError:
             raise TrainingError(
-                f"training did not end within {self._settings.timeout_seconds:g} seconds and was stopped; "
-                "raise training.timeout_seconds, or lower round.prompts or training.epochs"
+                f"{what} did not end within {self._settings.timeout_seconds:g} seconds and was stopped; "
+                f"raise training.timeout_seconds, or {remedy}"
             ) from None
         finally:
             await self._end(process)

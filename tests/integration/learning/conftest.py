@@ -150,7 +150,7 @@ def write_job(tmp_path: Path) -> Callable[[TrainingSpec, list[ScoredGroup]], Pat
 
     def write(spec: TrainingSpec, groups: list[ScoredGroup]) -> Path:
         folder = tmp_path / "attempt-1"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / SPEC_FILE).write_text(encode_spec(spec))
         (folder / BATCH_FILE).write_text("".join(encode_group(group) + "\n" for group in groups))
         return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -183,6 +184,14 @@ async def test_the_port_measures_in_a_child_and_writes_no_text(job: DivergenceSp
     (folder,) = (tmp_path / "3").glob("divergence-2-*")
     assert json.loads((folder / "result.json").read_text())["metrics"]["from_base"] == found.from_base
     assert all("needle" not in path.read_text() for path in folder.iterdir())
+
+
+async def test_a_measurement_that_overruns_says_what_would_help(job: DivergenceSpec, tmp_path: Path) -> None:
+    sleeps = (sys.executable, "-c", "import time; time.sleep(60)")
+    settings = Training(base_model=Path(job.base_model), command=sleeps, timeout_seconds=0.5)
+    trainer = SubprocessTrainer(settings, lambda r, n: tmp_path / str(r) / f"attempt-{n}", grace_seconds=0.1)
+    with pytest.raises(TrainingError, match=r"divergence did not end within 0\.5 .*lower gate\.divergence_prompts"):
+        await trainer.measure(DivergenceJob(3, 1, (), record(job.candidate, job.base_digest), None))
 
 
 async def test_the_port_refuses_an_adapter_that_is_gone(job: DivergenceSpec, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from tao_daemon.learning.contract import (
     encode_spec,
 )
 from tao_daemon.learning.course import Course, Distance, Look, Step
-from tao_daemon.learning.job import Job
+from tao_daemon.learning.job import Job, read_job
 from tao_daemon.learning.learner import Learner
 from tao_daemon.learning.objectives.registry import build_objective
 from tao_daemon.learning.parallel import ALONE, Alone
@@ -189,6 +189,17 @@ def test_a_resumed_training_computes_as_before_and_keeps_the_same_weights(
     assert again["micro_batch_tokens"] == metrics["micro_batch_tokens"]
     assert (again["steps_kept"], again["kl"]) == (metrics["steps_kept"], metrics["kl"])
     assert found == expected
+
+
+def test_only_what_changes_the_outcome_makes_it_another_training(
+    spec: TrainingSpec, batch: list[ScoredGroup], write_job: Callable[[TrainingSpec, list[ScoredGroup]], Path]
+) -> None:
+    def digest(**changes: object) -> str:
+        return read_job(write_job(replace(spec, **changes), batch)).digest  # type: ignore[arg-type]
+
+    assert digest() == digest(processes=2, checkpoint_seconds=9.0, memory_headroom=0.3, resume_from=("/before",))
+    others = [digest(seed=4), digest(learning_rate=2e-2), digest(micro_batch_tokens=512)]
+    assert len({digest(), *others}) == 4
 
 
 def test_a_checkpoint_on_another_base_is_left_alone(spec: TrainingSpec, many: Many, tmp_path: Path) -> None:
