@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 PATIENCE = 2
-"""Looks in a row below the best after which training stops."""
+"""Looks in a row that are worse than the best by more than its standard error, after which training stops."""
 LOOKS_PER_EPOCH = 4
 """A look costs a forward pass over the dev groups, which are not trained on: four cost about what is saved by that."""
 
@@ -37,6 +37,8 @@ class Look:
     """Optimizer steps that had moved the weights before it."""
     improvement: float
     """Estimated gain in reward over the start."""
+    error: float
+    """Its standard error over the dev groups."""
     weight_share: float
     """How much of the samples carries the estimate, in (0, 1]."""
 
@@ -71,10 +73,16 @@ class Course:
 
     @property
     def past_its_best(self) -> bool:
-        """Whether the latest looks were all below the best before them."""
-        latest, earlier = self.looks[-PATIENCE:], self.looks[:-PATIENCE]
-        best = max((look.improvement for look in earlier), default=None)
-        return best is not None and all(look.improvement < best for look in latest)
+        """Whether the latest looks were all worse than the best before them."""
+        earlier = dataclasses.replace(self, looks=self.looks[:-PATIENCE])
+        return bool(earlier.looks) and not any(earlier.stands(look) for look in self.looks[-PATIENCE:])
+
+    def stands(self, look: Look) -> bool:
+        """Whether it is the best, or worse by no more than the best's standard error: then of two the later is taken,
+        whose learning rate had fallen further (the rule of one standard error: Breiman, Friedman, Olshen and Stone,
+        Classification and Regression Trees, 1984, 3.4.3).
+        """
+        return self.best is None or look.improvement >= self.best.improvement - self.best.error
 
     def stepped(self, step: Step) -> Course:
         return dataclasses.replace(self, steps=(*self.steps, step))
@@ -103,10 +111,12 @@ class Course:
             "clipped_fraction": statistics.fmean(step.clipped for step in self.steps),
             "tokens": float(sum(step.tokens for step in self.steps)),
         }
-        if self.best is not None:
-            found["dev_improvement"] = self.best.improvement
-            found["dev_improvement_last"] = self.looks[-1].improvement
-            found["dev_weight_share"] = self.best.weight_share
+        kept = next((look for look in self.looks if look.step == self.kept), None)
+        if kept is not None and self.best is not None:
+            found["dev_improvement"] = kept.improvement
+            found["dev_error"] = kept.error
+            found["dev_weight_share"] = kept.weight_share
+            found["dev_improvement_best"] = self.best.improvement
             found["dev_best_step"] = float(self.best.step)
             found["dev_looks"] = float(len(self.looks))
         return found

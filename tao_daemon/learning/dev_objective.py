@@ -43,21 +43,25 @@ class DevSet:
         self._start = self._sequence_logprobs()
 
     def look(self, step: int) -> Look:
-        """D after so many steps, and the mean over groups of the effective sample size, (Σw)²/Σw², over the samples.
+        """D after so many steps, its standard error over groups, and the mean over groups of the effective sample size,
+        (Σw)²/Σw², over the samples.
 
         Raises ValueError without dev groups.
         """
         if not self._count:
             raise ValueError("there are no dev groups to look at")
-        improvement = share = 0.0
+        improvement = squares = share = 0.0
         for group, now_S, start_S in zip(self._groups, self._sequence_logprobs(), self._start, strict=True):
             rewards_S = torch.tensor([sample.reward for sample in group.samples], dtype=torch.float64)
             log_S = (now_S - start_S).clamp(max=math.log(MAX_WEIGHT))
             weights_S = log_S.softmax(-1)  # = w/Σw
-            improvement += float((weights_S * rewards_S).sum() - rewards_S.mean())
+            gain = float((weights_S * rewards_S).sum() - rewards_S.mean())
+            improvement, squares = improvement + gain, squares + gain**2
             share += float(1.0 / (weights_S**2).sum()) / len(rewards_S)
-        improvement, share = self._ranks.sum([improvement, share])
-        return Look(step, improvement / self._count, share / self._count)
+        improvement, squares, share = self._ranks.sum([improvement, squares, share])
+        count, mean = self._count, improvement / self._count
+        variance = max(0.0, squares - count * mean**2) / max(1, count - 1)
+        return Look(step, mean, math.sqrt(variance / count), share / count)
 
     def _sequence_logprobs(self) -> list[Tensor]:
         """log π(y) per sample of every group, float64 on the CPU."""

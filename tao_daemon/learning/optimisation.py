@@ -3,7 +3,7 @@
 The order of groups follows from the seed alone, so a resumed training goes on with the step that it would have
 taken. At every look the distance from the start is measured. Training stops when that exceeds the KL budget or when
 the dev groups say that it is past its best, and fails on anything that is not a number. What remains are the weights
-of the best look, without dev groups those of the latest; weights beyond the budget never do.
+of the latest look, with dev groups of the latest that is not worse than the best; weights beyond the budget never do.
 
 (resume) → gradient → check → move → (look) → (checkpoint) → … → kept weights
 """
@@ -110,7 +110,8 @@ def _look(learner: Learner, spec: TrainingSpec, company: Company, course: Course
     look = company.dev.look(number)
     if not math.isfinite(look.improvement):
         raise TrainingError(f"after step {number} the dev groups give no numbers; lower training.learning_rate")
-    if course.best is None or look.improvement > course.best.improvement:
-        learner.keep()
-        course = course.keeping(number)
-    return course.looked(look)
+    course = course.looked(look)
+    if not course.stands(look):
+        return course
+    learner.keep()
+    return course.keeping(number)

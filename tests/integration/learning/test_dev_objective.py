@@ -65,6 +65,7 @@ def test_the_estimate_is_the_formula(policy: Policy, groups: tuple[DevGroup, ...
         )
     found = dev.look(7)
     assert found.improvement == pytest.approx(statistics.fmean(gains), abs=1e-4)
+    assert found.error == pytest.approx(statistics.stdev(gains) / len(gains) ** 0.5, abs=1e-4)
     assert found.step == 7
     assert abs(found.improvement) > 1e-3
     assert 0 < found.weight_share < 1
@@ -100,14 +101,15 @@ class Scripted:
 
     def look(self, step: int) -> Look:
         self.seen.append(torch.cat([parameter.detach().flatten().clone() for parameter in self._policy.parameters]))
-        return Look(step, self._left.pop(0), 1.0)
+        return Look(step, self._left.pop(0), 0.06, 1.0)
 
 
 def test_it_stops_past_its_best_and_returns_to_it(policy: Policy, spec: TrainingSpec, many: Many) -> None:
-    dev = Scripted(policy, [0.1, 0.3, 0.2, 0.25, 9.0])
+    dev = Scripted(policy, [0.1, 0.3, 0.2, 0.25, 0.2, 0.2, 9.0])
     course, told = optimised(policy, replace(spec, epochs=9), many, dev)
-    assert [look.improvement for look in course.looks] == [0.1, 0.3, 0.2, 0.25]
+    assert [look.improvement for look in course.looks] == [0.1, 0.3, 0.2, 0.25, 0.2, 0.2]
+    assert course.kept == course.looks[3].step  # within an error of the best, and later
     assert course.looks[-1].step == told[-1] == len(course.steps)
     kept = torch.cat([parameter.detach().flatten() for parameter in policy.parameters])
-    assert torch.equal(kept, dev.seen[1])
-    assert not torch.equal(kept, dev.seen[3])
+    assert torch.equal(kept, dev.seen[3])
+    assert not torch.equal(kept, dev.seen[5])

@@ -89,6 +89,7 @@ def test_a_killed_training_resumes_to_the_same_bytes(spec: TrainingSpec, many: M
         "loss",
         "kl_max",
         "dev_improvement",
+        "dev_error",
         "dev_best_step",
         "dev_looks",
         "tokens",
@@ -111,7 +112,7 @@ def test_another_trainings_checkpoint_is_left_alone(spec: TrainingSpec, many: Ma
 
 
 def checkpoint(steps: int) -> Checkpoint:
-    course = Course((Step(0.5, 1.0, 0.0, 10),) * steps, (Look(1, 0.1, 0.9),), (Distance(1, 0.01),), 1)
+    course = Course((Step(0.5, 1.0, 0.0, 10),) * steps, (Look(1, 0.1, 0.02, 0.9),), (Distance(1, 0.01),), 1)
     return Checkpoint(course, {"weight.0": torch.arange(3.0)})
 
 

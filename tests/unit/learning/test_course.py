@@ -10,10 +10,10 @@ import pytest
 from tao_daemon.learning.course import Course, Distance, Look, Step, course_from_json, look_steps, rate_share
 
 
-def course(*improvements: float) -> Course:
-    looks = tuple(Look(step, value, 0.5) for step, value in enumerate(improvements, start=1))
+def course(*improvements: float, error: float = 0.0, kept: int = 1) -> Course:
+    looks = tuple(Look(step, value, error, 0.5) for step, value in enumerate(improvements, start=1))
     steps = (Step(0.5, 2.0, 0.25, 10), Step(-0.5, 4.0, 0.75, 30))
-    return Course(steps, looks, (Distance(1, 0.01), Distance(2, 0.02)), kept=1)
+    return Course(steps, looks, (Distance(1, 0.01), Distance(2, 0.02)), kept=kept)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,20 @@ def test_two_looks_below_the_best_are_enough(improvements: tuple[float, ...], pa
     assert course(*improvements).past_its_best is past
 
 
+def test_within_a_standard_error_of_the_best_nothing_is_past_it() -> None:
+    """Two looks early in a training, at its highest rate, say little."""
+    assert course(-0.01, -0.03, -0.02).past_its_best
+    assert not course(-0.01, -0.03, -0.02, error=0.03).past_its_best
+    assert course(0.1, 0.05, 0.06, error=0.03).past_its_best
+    assert not course(0.1, 0.05, 0.08, error=0.03).past_its_best
+
+
+def test_a_look_stands_down_to_a_standard_error_below_the_best() -> None:
+    looked = course(0.1, 0.3, error=0.1)
+    assert [looked.stands(Look(3, value, 9.0, 0.5)) for value in (0.4, 0.2, 0.19)] == [True, True, False]
+    assert course().stands(Look(1, -1.0, 0.0, 0.5))
+
+
 def test_the_first_of_equals_is_the_best() -> None:
     best = course(0.1, 0.3, 0.3).best
     assert best is not None
@@ -45,7 +59,8 @@ def test_metrics_are_over_all_steps() -> None:
     assert (found["steps"], found["tokens"], found["kl"], found["kl_max"]) == (2, 40, 0.01, 0.02)
     assert found["steps_kept"] == 1
     assert (found["gradient_norm"], found["clipped_fraction"], found["loss"]) == (3.0, 0.5, -0.5)
-    assert (found["dev_improvement"], found["dev_improvement_last"], found["dev_best_step"]) == (0.3, 0.2, 2)
+    assert (found["dev_improvement"], found["dev_improvement_best"], found["dev_best_step"]) == (0.1, 0.3, 2)
+    assert course(0.1, 0.3, kept=2).metrics()["dev_improvement"] == 0.3
     assert not any(name.startswith("dev_") for name in course().metrics())
     with pytest.raises(ValueError, match="without a step"):
         Course().metrics()
