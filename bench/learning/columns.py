@@ -1,6 +1,6 @@
 """How each column makes its adapters, round by round; what a round cost and what came of it.
 
-round: sample → score → train → serve → ask the held-out prompts → (next round starts from this adapter)
+round: sample → score → train → (gate) → serve → ask the held-out prompts → (next round starts from what serves)
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 from bench.learning.batches import batch
 from bench.learning.exploring import best, explored
+from bench.learning.gate import judged
 from bench.learning.heldout import evaluated
 from bench.learning.lab import Lab
 from bench.learning.plan import DEV_PROMPTS, HELD_OUT_PROMPTS, PLAIN, PROMPTS, STRATEGIES, Cell
@@ -39,7 +40,7 @@ _CHILD_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", 
 
 @dataclass
 class Round:
-    """One round's adapter, None for the base model, and its costs."""
+    """What serves after a round, None for the base model, and the round's costs."""
 
     adapter: AdapterRecord | None
     completions: int = 0
@@ -67,12 +68,16 @@ async def run(lab: Lab, cell: Cell) -> dict[str, Any]:
     for number in range(1, max(cell.rounds, 1) + 1):
         made = await _made(lab, cell, task, number, course)
         adapter = course.adapter = made.adapter
-        async with lab.serving(adapter):
-            held_out = await evaluated(lab, task, Split.HELD_OUT, cell.seed, HELD_OUT_PROMPTS, adapter)
-            dev = await evaluated(lab, task, Split.DEV, cell.seed, DEV_PROMPTS, adapter)
+        name = adapter.name if adapter else None
+        if rounds and rounds[-1]["adapter"] == name:
+            held_out, dev = rounds[-1]["held_out"], rounds[-1]["dev"]
+        else:
+            async with lab.serving(adapter):
+                held_out = await evaluated(lab, task, Split.HELD_OUT, cell.seed, HELD_OUT_PROMPTS, adapter)
+                dev = await evaluated(lab, task, Split.DEV, cell.seed, DEV_PROMPTS, adapter)
         rounds.append({
             "round": number if cell.rounds else 0,
-            "adapter": adapter.name if adapter else None,
+            "adapter": name,
             "completions": made.completions,
             "sampling_seconds": made.sampling_seconds,
             "scoring_seconds": made.scoring_seconds,
@@ -104,8 +109,8 @@ async def _tao(lab: Lab, cell: Cell, task: Task, number: int, course: Course) ->
     async with lab.serving(start):
         if cell.sampled == STRATEGIES:
             sampled = await explored(lab, task, prompts, start, cell.seed, course.examples)
-            found = [*course.examples, *await best(lab, task, prompts, sampled.groups)]
-            course.examples = sorted(found, key=lambda example: example.reward, reverse=True)
+            shown = [*course.examples, *await best(lab, task, prompts, sampled.groups)]
+            course.examples = sorted(shown, key=lambda example: example.reward, reverse=True)
         else:
             sampled = await batch(lab, task, PLAIN, prompts, start, cell.seed)
     began = time.monotonic()
@@ -121,7 +126,12 @@ async def _tao(lab: Lab, cell: Cell, task: Task, number: int, course: Course) ->
         "groups_with_spread": sum(group.spread >= 0.05 for group in scored) / len(scored),
         **{f"trainer_{name}": value for name, value in metrics.items()},
     }
-    return Round(adapter, sampled.completions, sampled.seconds, scoring, time.monotonic() - began, details)
+    training = time.monotonic() - began
+    serves: AdapterRecord | None = adapter
+    if cell.gated:
+        passed, verdict = await judged(lab, task, cell.seed, number, start, adapter)
+        serves, details = adapter if passed else start, {**details, **verdict}
+    return Round(serves, sampled.completions, sampled.seconds, scoring, training, details)
 
 
 def _by_strategy(scored: Sequence[ScoredGroup]) -> dict[str, float]:

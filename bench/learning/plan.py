@@ -16,6 +16,8 @@ COMPLETIONS = 8
 """Completions per prompt, strategies included; a few less where there is no example to show yet."""
 DEV_PROMPTS = 48
 HELD_OUT_PROMPTS = 128
+GATE_PROMPTS = 96
+"""Per round of the final, fresh ones each time."""
 DRIFT_PROMPTS = 64
 """Held-out prompts on whose sampled answers the KL divergence is measured."""
 FINAL_SEEDS = (1, 2)
@@ -87,6 +89,12 @@ class Cell:
     def sampled(self) -> str:
         """How a tao_ column samples: `plain` or `strategies`."""
         return STRATEGIES if self.column.endswith(f"_{STRATEGIES}") else PLAIN
+
+    @property
+    def gated(self) -> bool:
+        """Whether a candidate serves, and is trained on, only after the gate: as in the daemon. The screen compares the
+        candidates themselves."""
+        return self.plan == "final" and self.column.startswith("tao_")
 
     @property
     def settings(self) -> Settings:

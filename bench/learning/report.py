@@ -21,6 +21,7 @@ from bench.learning.plan import (
     DEV_PROMPTS,
     DRIFT_PROMPTS,
     FINAL_ROUNDS,
+    GATE_PROMPTS,
     HELD_OUT_PROMPTS,
     OWN_ROUNDS,
     PROMPTS,
@@ -63,7 +64,9 @@ def page(cells: Cells, written: str) -> str:
         parts.append("## Final: several seeds and rounds")
         parts.append(
             f"Ours runs {OWN_ROUNDS} rounds of {PROMPTS} prompts, labelled fine-tuning {FINAL_ROUNDS['labelled']}, "
-            f"TRL {FINAL_ROUNDS['trl_grpo']}. Two columns are compared after as many rounds as both have."
+            f"TRL {FINAL_ROUNDS['trl_grpo']}. Ours goes through the daemon's gate: a candidate serves, "
+            f"and is trained on further, only when it is surely better by the task's own scorers on {GATE_PROMPTS} "
+            "fresh prompts. Two columns are compared after as many rounds as both have."
         )
         parts.append(_verdicts(final))
         parts += [_section("final", task, found) for task, found in final]
@@ -183,7 +186,8 @@ def _reading() -> str:
   range of the seeds' means stands in brackets. It says nothing about other training seeds than those that ran.
 - **Gain** is paired, prompt by prompt. **All right** is the share of answers without any fault. **Reward** is what the
   task's own scorers say of the held-out answers: where it rises and the score does not, the reward was fooled.
-- Settings, checkpoints and the winner are chosen on the dev split, never on held-out prompts.
+- Settings, checkpoints and the winner are chosen on the dev split, never on held-out prompts. The winner is the best
+  there; the product's default settings where they are within a standard error of it.
 - **Seconds** are wall-clock on whatever else the machine did; compare them with care. Sampling of a batch that several
   columns share is counted for each of them. TRL generates with transformers, ours samples with vLLM. For `labelled` the
   seconds are those of the chosen setting alone.

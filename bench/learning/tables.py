@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tao_daemon.domain.report import Interval
+from tao_daemon.domain.report import Decision, Interval
 from tao_daemon.evaluation.statistics import bootstrap_mean
 
 CONFIDENCE, RESAMPLES, SEED = 0.95, 10_000, 0
@@ -37,6 +37,8 @@ class Row:
     setting: str
     seeds: int
     rounds: int
+    passed: float | None
+    """Rounds whose candidate passed the gate, mean over seeds; None where there is none."""
     score: Estimate
     by_seed: tuple[float, ...]
     gain: Estimate | None
@@ -77,6 +79,7 @@ def _row(column: str, setting: str, cells: Cells, base: Mapping[int, Sequence[fl
         setting=setting,
         seeds=len(cells),
         rounds=max(each["round"] for each in last),
+        passed=_passed(cells),
         score=estimate([score for cell in cells for score in last_scores(cell)], (0.0, 1.0)),
         by_seed=tuple(each["held_out"]["score"] for each in last),
         gain=gain(cells, base) if column != BASE else None,
@@ -89,6 +92,13 @@ def _row(column: str, setting: str, cells: Cells, base: Mapping[int, Sequence[fl
         training=mean_sum("training_seconds"),
         kl=statistics.fmean(distances) if distances and len(distances) == len(last) else None,
     )
+
+
+def _passed(cells: Cells) -> float | None:
+    verdicts = [[each["details"].get("verdict") for each in cell["rounds"]] for cell in cells]
+    if not any(filter(None, verdicts[0])):
+        return None
+    return statistics.fmean(found.count(Decision.PASS.value) for found in verdicts)
 
 
 def gain(cells: Cells, base: Mapping[int, Sequence[float]]) -> Estimate | None:
@@ -162,7 +172,7 @@ def _cells(row: Row) -> list[str]:
     return [
         f"`{row.column}`",
         row.setting or "—",
-        str(row.rounds) if row.rounds else "—",
+        (str(row.rounds) if row.rounds else "—") + (f" ({row.passed:.2g} passed)" if row.passed is not None else ""),
         f"{row.score}{spread}",
         str(row.gain) if row.gain else "—",
         f"{row.exact:.0%}",

@@ -21,6 +21,7 @@ def cell(
     tokens: float = 10.0,
     kl: float | None = None,
     before: Sequence[Sequence[float]] = (),
+    verdicts: Sequence[str] = (),
 ) -> dict[str, Any]:
     rounds = [
         {
@@ -29,6 +30,7 @@ def cell(
             "sampling_seconds": 1.0,
             "scoring_seconds": 2.0,
             "training_seconds": 3.0,
+            "details": {"verdict": verdicts[number - 1]} if verdicts else {},
             "held_out": {
                 "score": sum(each) / len(each),
                 "exact": 0.5,
@@ -36,7 +38,7 @@ def cell(
                 "mean_tokens": tokens,
                 "scores": list(each),
             },
-            "dev": {"score": dev, "mean_tokens": tokens},
+            "dev": {"score": dev, "score_low": dev - 0.1, "score_high": dev + 0.1, "mean_tokens": tokens},
             "divergence": None if kl is None else {"from_base": kl},
         }
         for number, each in enumerate((*before, scores), start=1)
@@ -88,6 +90,12 @@ class TestChoice:
         ]
         assert choice.winner(cells) == ("tao_oapl", "b")
 
+    @pytest.mark.parametrize(("usual", "chosen"), [(0.56, choice.DEFAULT), (0.54, ("tao_oapl", "b"))])
+    def test_the_defaults_where_they_are_as_good_within_the_error(self, usual: float, chosen: tuple[str, str]) -> None:
+        column, setting = choice.DEFAULT
+        cells = [cell(column, [0.0], setting=setting, dev=usual), cell("tao_oapl", [1.0], setting="b", dev=0.6)]
+        assert choice.winner(cells) == chosen
+
     def test_of_equals_the_shorter_answers(self) -> None:
         cells = [
             cell("tao_grpo", [1.0], setting="a", dev=0.5, tokens=30),
@@ -133,6 +141,12 @@ class TestRows:
         cells = [cell("tao_grpo", [1.0, 0.0], seed=seed, before=[[0.0, 0.0]]) for seed in (1, 2)]
         (row,) = tables.rows(cells)
         assert (row.completions, row.sampling, row.scoring, row.training) == (512, 2.0, 4.0, 6.0)
+
+    def test_rounds_that_passed_the_gate_are_counted(self) -> None:
+        one = cell("tao_grpo", [1.0], seed=1, before=[[0.0]], verdicts=("pass", "inconclusive"))
+        two = cell("tao_grpo", [1.0], seed=2, before=[[0.0]], verdicts=("pass", "pass"))
+        assert tables.rows([one, two])[0].passed == 1.5
+        assert tables.rows([cell("labelled", [1.0])])[0].passed is None
 
     def test_a_distance_counts_only_when_every_seed_has_it(self) -> None:
         both = [cell("x", [1.0, 0.0], seed=1, kl=2.0), cell("x", [1.0, 0.0], seed=2, kl=4.0)]
