@@ -59,7 +59,7 @@ def page(cells: Cells, written: str) -> str:
     if screened:
         parts.append("## Screen: every column, one round, one seed")
         parts += [_section("screen", task, found) for task, found in screened]
-    final = [(task, found) for (plan, task), found in plans.items() if plan == "final"]
+    final = [(task, found) for (plan, task), found in plans.items() if plan == "final" and _is_told(found)]
     if final:
         parts.append("## Final: several seeds and rounds")
         parts.append(
@@ -73,6 +73,11 @@ def page(cells: Cells, written: str) -> str:
     parts.append(f"## Where labelled fine-tuning wins, and why\n\n{BEGIN}\n{written}\n{END}")
     parts.append(_reading())
     return "\n\n".join(parts) + "\n"
+
+
+def _is_told(cells: Cells) -> bool:
+    """Whether there is anything to compare with the base model."""
+    return any(cell["column"] != BASE for cell in cells)
 
 
 def by_hand(old: str) -> str:
