@@ -96,7 +96,7 @@ def _row(column: str, setting: str, cells: Cells, base: Mapping[int, Sequence[fl
 
 def _passed(cells: Cells) -> float | None:
     verdicts = [[each["details"].get("verdict") for each in cell["rounds"]] for cell in cells]
-    if not any(filter(None, verdicts[0])):
+    if not any(verdicts[0]):
         return None
     return statistics.fmean(found.count(Decision.PASS.value) for found in verdicts)
 
