@@ -17,7 +17,7 @@ from tao_daemon.daemon.rollouts import measured
 from tao_daemon.daemon.state import Policy, State
 from tao_daemon.daemon.traffic_board import TrafficBoard
 from tao_daemon.domain.completion import REFUSED, Answer
-from tao_daemon.domain.errors import TaoError, UpstreamError
+from tao_daemon.domain.errors import PassTimeout, TaoError, UpstreamError
 from tao_daemon.domain.events import Event, ShadowScored, TrafficMeasured
 from tao_daemon.domain.ports import Clock, PromptStore, Sampler, Scorer
 from tao_daemon.domain.prompt import Prompt
@@ -170,7 +170,7 @@ class RolloutWatch:
         """An answer, or None when the version gave none."""
         try:
             (answer,) = await self._sampler.answer([prompt], model=model)
-        except UpstreamError:
+        except (UpstreamError, PassTimeout):
             return None
         return None if answer.finish_reason == REFUSED else answer
 

@@ -6,6 +6,7 @@ TaoError
 ├── PromptStoreError     the DuckDB buffer cannot do what was asked
 ├── UpstreamError        a server we speak HTTP to failed
 │   └── UpstreamTimeout  … by not answering in time
+├── PassTimeout          a pass over prompts did not end by its deadline
 ├── AdapterError         an adapter is not what it claims to be
 │   └── ServerUnfit      … or no fault of its: the server cannot serve adapters
 ├── TrainingError        the trainer failed
@@ -47,6 +48,11 @@ class UpstreamError(TaoError):
 
 class UpstreamTimeout(UpstreamError):
     """A server did not answer before the deadline."""
+
+
+class PassTimeout(TaoError):
+    """Prompts were left when the deadline of a whole pass came. No outage: to wait and try again would be a second
+    deadline."""
 
 
 class AdapterError(TaoError):

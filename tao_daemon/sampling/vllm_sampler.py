@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from tao_daemon.clients.retry import RetryPolicy
 from tao_daemon.config import Sampling
 from tao_daemon.domain.completion import REFUSED, Answer, CompletionGroup
-from tao_daemon.domain.errors import UpstreamError, UpstreamTimeout
+from tao_daemon.domain.errors import PassTimeout, UpstreamError
 from tao_daemon.domain.ports import SamplingAids
 from tao_daemon.domain.prompt import Prompt
 from tao_daemon.domain.signals import Emit, discard
@@ -71,9 +71,9 @@ class VllmSampler:
     async def sample(
         self, prompts: Sequence[Prompt], *, model: str | None, seed: int, aids: SamplingAids
     ) -> AsyncGenerator[CompletionGroup, None]:
-        """Groups in the order they finish. Raises UpstreamError at the deadline of the pass, when OUTAGE_PROMPTS in
-        a row found no server, or when the whole pass gave nothing (a few refused prompts, left over from an
-        interrupted pass, are not enough to say so)."""
+        """Groups in the order they finish. Raises PassTimeout at the deadline of the pass, UpstreamError when
+        OUTAGE_PROMPTS in a row found no server, or when the whole pass gave nothing (a few refused prompts, left over
+        from an interrupted pass, are not enough to say so)."""
         groups, outage, last = 0, 0, Lost(None)
         jobs = (self._prompts.group(prompt, model or self._base_model, seed, aids) for prompt in prompts)
         async with aclosing(self._pass(jobs, len(prompts))) as results:
@@ -100,7 +100,7 @@ class VllmSampler:
 
     async def answer(self, prompts: Sequence[Prompt], *, model: str | None) -> Sequence[Answer]:
         """Answers in order. One that the server refuses has the finish reason `REFUSED`; any other failure
-        raises UpstreamError, so that a missing answer is never taken for a bad one."""
+        raises UpstreamError, or PassTimeout, so that a missing answer is never taken for a bad one."""
         answers: dict[int, Answer] = {}
         jobs = (self._answer(place, prompt, model or self._base_model) for place, prompt in enumerate(prompts))
         async with aclosing(self._pass(jobs, len(prompts))) as results:
@@ -121,7 +121,7 @@ class VllmSampler:
                     done += 1
                     yield result
         except TimeoutError:
-            raise UpstreamTimeout(
+            raise PassTimeout(
                 f"{total - done} of {total} prompts had no answer within sampling.phase_timeout_seconds "
                 f"({limit:g} s); raise it, or ask for fewer prompts"
             ) from None

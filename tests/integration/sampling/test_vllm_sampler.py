@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tao_daemon.domain.completion import PLAIN, REFUSED, Answer, CompletionGroup
-from tao_daemon.domain.errors import UpstreamError, UpstreamTimeout
+from tao_daemon.domain.errors import PassTimeout, UpstreamError
 from tao_daemon.domain.ports import Sampler, SamplingAids
 from tao_daemon.domain.prompt import Prompt, Source
 from tao_daemon.domain.signals import CompletionsSampled, SamplesLost, UpstreamCalled
@@ -359,7 +359,7 @@ async def test_the_deadline_of_the_pass_is_kept(upstream: Any, make_sampler: Any
         return answer
 
     upstream.behave = hang
-    with pytest.raises(UpstreamTimeout, match=r"5 of 6 prompts .*phase_timeout_seconds \(0.3 s\)"):
+    with pytest.raises(PassTimeout, match=r"5 of 6 prompts .*phase_timeout_seconds \(0.3 s\)"):
         await groups_of(make_sampler(upstream.url, phase_timeout_seconds=0.3), prompts(6))
     await _until_idle(upstream)
 
@@ -383,7 +383,7 @@ async def test_a_server_that_stays_busy_gets_nothing_until_the_deadline(
     upstream: Any, make_sampler: Any, prompts: Any
 ) -> None:
     upstream.waiting = [50]
-    with pytest.raises(UpstreamTimeout, match="phase_timeout_seconds"):
+    with pytest.raises(PassTimeout, match="phase_timeout_seconds"):
         await groups_of(make_sampler(upstream.url, phase_timeout_seconds=0.4), prompts(6))
     assert upstream.bodies == []
     assert upstream.looks < 6

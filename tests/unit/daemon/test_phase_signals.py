@@ -12,6 +12,7 @@ from tao_daemon.config import parse_config
 from tao_daemon.daemon.phases import RoundWork
 from tao_daemon.daemon.round_parts import Parts, RoundSettings
 from tao_daemon.domain.completion import Completion, CompletionGroup, ScoredGroup
+from tao_daemon.domain.errors import PassTimeout
 from tao_daemon.domain.events import PhaseFailed
 from tao_daemon.domain.round import Phase, RoundState
 from tao_daemon.domain.signals import Signal, TrainingEnded, TrainingStepped
@@ -60,6 +61,21 @@ async def test_a_training_that_fails(tmp_path: Path) -> None:
     assert isinstance(ended, TrainingEnded)
     assert (ended.outcome, ended.metrics) == ("failed", {})
     assert 0.0 < ended.seconds < 60.0
+
+
+async def test_the_deadline_of_a_pass_is_no_outage_to_wait_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[RoundState] = []
+
+    async def overruns(running: RoundState) -> Any:
+        tries.append(running)
+        raise PassTimeout("3 of 4 prompts had no answer")
+
+    work = training(tmp_path, [], "false")
+    monkeypatch.setattr(work, "_attempt", overruns)
+    async with asyncio.timeout(1.0):
+        event = await work.run(RUNNING)
+    assert isinstance(event, PhaseFailed)
+    assert len(tries) == 1
 
 
 async def test_a_training_that_is_cancelled(tmp_path: Path) -> None:
