@@ -206,7 +206,8 @@ def _process() -> Row:
             ),
             lines(
                 "Notifications that wait",
-                "Entries of the journal that each sink has not been told of. Alert TaoNotificationsFailing.",
+                "Entries of the journal that each sink has not been told of. Alert TaoNotificationsFailing; "
+                "TaoNotificationsRefused for events that a sink will not take.",
                 "none",
                 Query(f"{pending} or on() {none}", "{{sink}}"),
                 steps=True,

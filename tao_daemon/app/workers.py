@@ -16,6 +16,7 @@ from tao_daemon import __version__
 from tao_daemon.app.ground import Ground
 from tao_daemon.app.notifications import notifying
 from tao_daemon.app.settings import keeper_settings, round_settings, watch_settings
+from tao_daemon.daemon.claims import RoundClaims
 from tao_daemon.daemon.executor import Executor
 from tao_daemon.daemon.fleet_keeper import FleetKeeper
 from tao_daemon.daemon.in_place import InPlaceDelivery
@@ -54,13 +55,14 @@ def build_workers(ground: Ground) -> Workers:
             lambda event, transition: ground.bell.ring(),
         ],
     )
-    work = RoundWork(parts, round_settings(config), emit=ground.signals, clock=time.time)
+    settings = round_settings(config)
+    work = RoundWork(parts, settings, emit=ground.signals, clock=time.time)
     outage_seconds = config.round.outage_seconds
     executor = Executor(work, parts, ground.board, post=supervisor.post, outage_seconds=outage_seconds)
     scheduler = RoundScheduler(
         config.round,
         ground.store,
-        gate_min_prompts=config.gate.min_prompts,
+        claims=RoundClaims(settings, parts.scorer.accepts, parts.gate_scorer.judges),
         policy=policy,
         state=lambda: supervisor.state,
         post=supervisor.post,

@@ -88,6 +88,9 @@ class DuckDBStore:
     async def read(self, ids: Sequence[str]) -> Mapping[str, Prompt]:
         return await self._do(lambda connection: lookups.read_prompts(connection, ids))
 
+    async def claimable(self, split: Split, claim: Claim) -> int:
+        return await self._do(lambda connection: len(self._choose(connection, claim, split)))
+
     async def claim_training(self, claim: Claim) -> Sequence[Prompt]:
         return await self._do(lambda connection: self._claim_split(connection, claim, Split.TRAIN, tables.mark_claimed))
 
@@ -100,8 +103,8 @@ class DuckDBStore:
     async def claim_shadow(self, limit: int, tenant_share: float, accepts: Accepts) -> Sequence[Prompt]:
         return await self._do(lambda connection: self._shadow(connection, limit, tenant_share, accepts))
 
-    async def release(self, round_id: int, *, consumed: bool) -> None:
-        await self._do(lambda connection: self._release(connection, round_id, consumed))
+    async def release(self, round_id: int, *, consumed: bool, tried: bool = True) -> None:
+        await self._do(lambda connection: self._release(connection, round_id, consumed, tried))
 
     def close(self) -> None:
         """Finish what was submitted and close the file. Idempotent; blocks."""
@@ -209,6 +212,8 @@ class DuckDBStore:
         if earlier is not None:
             return earlier
         chosen = pick()
+        if len(chosen) < claim.least:
+            return chosen
         with transaction(connection):
             tables.insert_claim(connection, claim.round, purpose, [prompt.id for prompt in chosen])
             if mark is not None:
@@ -252,8 +257,8 @@ class DuckDBStore:
                 return chosen
             size *= 4
 
-    def _release(self, connection: tables.Connection, round_id: int, consumed: bool) -> None:
+    def _release(self, connection: tables.Connection, round_id: int, consumed: bool, tried: bool) -> None:
         if tables.is_ended(connection, round_id):
             return
         with transaction(connection):
-            tables.end_round(connection, round_id, consumed=consumed)
+            tables.end_round(connection, round_id, consumed=consumed, tried=tried)

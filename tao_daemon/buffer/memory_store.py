@@ -104,17 +104,22 @@ class MemoryStore:
         with self._lock:
             return {id: self._rows[id].prompt for id in ids if id in self._rows}
 
+    async def claimable(self, split: Split, claim: Claim) -> int:
+        with self._lock:
+            return len(choose(self._available(split), claim))
+
     async def claim_training(self, claim: Claim) -> Sequence[Prompt]:
         with self._lock:
             chosen = self._claim(claim, Split.TRAIN)
-            for prompt in chosen:
+            for prompt in self._claims.get((claim.round, Split.TRAIN), ()):
                 self._rows[prompt.id].state = "claimed"
             return chosen
 
     async def claim_held_out(self, claim: Claim) -> Sequence[Prompt]:
         with self._lock:
             chosen = self._claim(claim, Split.HELD_OUT)
-            self._burned |= {self._rows[prompt.id].cluster for prompt in chosen}
+            claimed = self._claims.get((claim.round, Split.HELD_OUT), ())
+            self._burned |= {self._rows[prompt.id].cluster for prompt in claimed}
             return chosen
 
     async def claim_rehearsal(self, claim: Claim) -> Sequence[Prompt]:
@@ -140,7 +145,7 @@ class MemoryStore:
                 self._rows[prompt.id].state = "shadowed"
             return in_order_of_arrival(chosen)
 
-    async def release(self, round_id: int, *, consumed: bool) -> None:
+    async def release(self, round_id: int, *, consumed: bool, tried: bool = True) -> None:
         with self._lock:
             if round_id in self._ended:
                 return
@@ -148,7 +153,7 @@ class MemoryStore:
             for prompt in self._claims.get((round_id, Split.TRAIN), ()):
                 row = self._rows[prompt.id]
                 row.state = "used" if consumed else "fresh"
-                row.attempts += 0 if consumed else 1
+                row.attempts += tried and not consumed
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -167,7 +172,10 @@ class MemoryStore:
             raise PromptStoreError(f"round {claim.round} has ended and claims nothing more; start a new round")
         key = (claim.round, split)
         if key not in self._claims:
-            self._claims[key] = choose(self._available(split), claim)
+            chosen = choose(self._available(split), claim)
+            if len(chosen) < claim.least:
+                return chosen
+            self._claims[key] = chosen
         return self._claims[key]
 
     def _available(self, split: Split) -> list[Candidate]:

@@ -279,17 +279,17 @@ def is_ended(connection: Connection, round_id: int) -> bool:
     return bool(connection.execute("SELECT 1 FROM ended_rounds WHERE round = ?", [round_id]).fetchall())
 
 
-def end_round(connection: Connection, round_id: int, *, consumed: bool) -> None:
-    """Its training prompts are used, or fresh again with one more attempt."""
+def end_round(connection: Connection, round_id: int, *, consumed: bool, tried: bool) -> None:
+    """Its training prompts are used, or fresh again, where they were `tried` with one more attempt."""
     connection.execute("INSERT INTO ended_rounds VALUES (?, ?)", [round_id, consumed])
     connection.execute(
         """
         UPDATE prompts
-        SET state = CASE WHEN ? THEN 'used' ELSE 'fresh' END, attempts = attempts + CASE WHEN ? THEN 0 ELSE 1 END
+        SET state = CASE WHEN ? THEN 'used' ELSE 'fresh' END, attempts = attempts + CASE WHEN ? THEN 1 ELSE 0 END
         WHERE state = 'claimed'
           AND id IN (SELECT unnest(prompt_ids) FROM claims WHERE round = ? AND split = 'train')
         """,
-        [consumed, consumed, round_id],
+        [consumed, tried and not consumed, round_id],
     )
 
 

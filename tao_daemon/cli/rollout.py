@@ -135,6 +135,8 @@ def promote(client: ControlClient, full: bool, yes: bool, reason: str, as_json: 
 def undo(client: ControlClient, to: str | None, yes: bool, reason: str, as_json: bool) -> None:
     """Serve the previous adapter again, or the base model, at once. An open canary is taken back first.
 
+    A rollout that is staged or in its shadow answers no client: then what had settled before it is taken back.
+
     What is still loaded is flipped to at once; another adapter is loaded and verified first. `--to base` asks for
     confirmation in a terminal.
 

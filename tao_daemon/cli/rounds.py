@@ -128,6 +128,8 @@ def replay(client: ControlClient, number: int, as_json: bool) -> None:
 def run(client: ControlClient, wait: bool, timeout: float, reason: str, as_json: bool) -> None:
     """Start a round now, or as soon as the running one ends.
 
+    It waits for an open rollout too, unless that lacks an approval alone and rollout.newer_candidate is "supersede".
+
     \b
     Examples:
       tao-daemon round run --reason "new prompts"

@@ -132,7 +132,8 @@ class Gateway(Section):
     subject_header: str = "X-Subject-Id"
     """Request header with the person a prompt is about, for captured prompts, so that it can be forgotten."""
     capture: bool = False
-    """Send every prompt to kafka.topic, without ever delaying a request."""
+    """Send prompts to kafka.topic, without ever delaying a request: all but those above buffer.max_prompt_bytes and
+    those whose client opted out, by "store": false or the header X-Tao-Capture: off."""
     capture_fraction: Fraction = 1.0
     """Share of conversations that are captured."""
     capture_queue: Positive = 10_000

@@ -48,6 +48,11 @@ class Config(Section):
             raise ValueError(f"names of scorers and strategies must be unique; {', '.join(twice)} is used twice")
         if self.gate.min_prompts > self.gate.prompts:
             raise ValueError(f"gate.min_prompts ({self.gate.min_prompts}) exceeds gate.prompts ({self.gate.prompts})")
+        if self.training.min_groups > self.round.prompts:
+            raise ValueError(
+                f"training.min_groups ({self.training.min_groups}) exceeds round.prompts ({self.round.prompts}): no "
+                "round could train"
+            )
         gate = self.gate.scorers or self.scorers
         if gate and all(scorer.type == "agreement" for scorer in gate):
             raise ValueError(

@@ -58,4 +58,5 @@ class Buffer(Section):
     min_free_disk_mib: Annotated[int, Field(ge=0)] = 512
     """Intake pauses below this much free space in data_dir."""
     max_attempts: Positive = 3
-    """How many rounds that were rejected or failed a training prompt may take part in."""
+    """How many rounds that failed, were rejected or inconclusive a training prompt may take part in. Cancelled ones and
+    those that failed for want of a server, or because it refused everything, do not count."""

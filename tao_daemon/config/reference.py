@@ -128,7 +128,7 @@ def _section(name: str, config: Config) -> Iterator[str]:
 
 
 def _scorers() -> Iterator[str]:
-    """The keys of all types first, then each type with its own."""
+    """The keys of all types first, then each type with its own, and with those whose default is another there."""
     kinds: tuple[type[Section], ...] = get_args(get_args(ScorerConfig)[0])
     common = [key for key in kinds[0].model_fields if all(key in kind.model_fields for kind in kinds) and key != "type"]
     yield "# [[scorers]]"
@@ -145,7 +145,7 @@ def _scorers() -> Iterator[str]:
         tag = get_args(kind.model_fields["type"].annotation)[0]
         yield f"#\n# {tag}: {' '.join((kind.__doc__ or '').split())}"
         for key, field in kind.model_fields.items():
-            if key not in (*common, "type"):
+            if key != "type" and (key not in common or field.default != kinds[0].model_fields[key].default):
                 shown = field.default if not field.is_required() and field.default is not None else _EXAMPLES[key]
                 yield from _commented(key, shown, field.description)
     yield ""

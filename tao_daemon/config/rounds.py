@@ -22,13 +22,14 @@ class Round(Section):
     retry_seconds: Annotated[float, Field(ge=0.0)] = 60.0
     """Least time between the end of a failed round and the next automatic start."""
     outage_seconds: Annotated[float, Field(ge=0.0)] = 3600.0
-    """How long a round waits for a model server that does not answer before it fails."""
+    """How long a round waits for a model server that does not answer before it fails, counted from the first failure
+    since it last got further."""
     rehearsal_fraction: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
     """Earlier training prompts that are asked again, as a fraction of `prompts`, against forgetting."""
     tenant_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     """Largest fraction of `prompts` that one tenant may have when there are several."""
     max_attempts: Positive = 5
-    """Restarts that a round survives before it is marked failed."""
+    """Tries at one phase of a round: a restart of the daemon during the last one marks the round failed."""
     seed: int = 0
     """Base of every random choice; the round's number is mixed in."""
 
@@ -37,7 +38,8 @@ class Gate(Section):
     prompts: Positive = 200
     """Held-out prompts per gate; fixed in advance."""
     min_prompts: Positive = 200
-    """With fewer available the verdict is inconclusive, before any score is opened."""
+    """With fewer that its scorers judge, within `tenant_share`, no round starts by itself, and one that was asked for
+    fails before anything is sampled. None is used up then."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     """Two-sided confidence of the bootstrap intervals."""
     resamples: Annotated[int, Field(ge=1000)] = 10_000

@@ -12,13 +12,15 @@ from tao_daemon.config.values import Fraction, Positive, Seconds, Section
 
 class Training(Section):
     command: tuple[str, ...] = ()
-    """Command that runs the trainer in another environment; empty runs this Python. The spec directory is appended."""
+    """Command that runs the trainer in another environment; empty runs this Python. The spec directory is appended. A
+    wrapper gives it the same absolute paths and passes standard input, output and the exit status through."""
     base_model: Path = Path("./model")
     """Folder of the base model (config, tokenizer, safetensors), the same weights that vLLM serves."""
     algorithm: Literal["clipped_policy_gradient", "grpo", "oapl", "raft"] = "clipped_policy_gradient"
     """How rewards become a gradient."""
     rank: Literal[8, 16, 32, 64, 128, 256] = 16
-    """LoRA rank; at most the server's --max-lora-rank."""
+    """LoRA rank; at most the server's --max-lora-rank. A training starts from the adapter that serves and keeps
+    its rank and alpha: to change them, undo to the base model first."""
     alpha: Positive = 32
     """LoRA scaling numerator (scaling = alpha / rank)."""
     learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 5e-4
@@ -32,9 +34,9 @@ class Training(Section):
     micro_batch_tokens: Positive = 8192
     """Tokens per forward pass, at most (a single completion with its prompt may exceed it)."""
     clip_low: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
-    """Lower clip of the probability ratio: 1 - clip_low."""
+    """clipped_policy_gradient and grpo: lower clip of the probability ratio, 1 - clip_low."""
     clip_high: Annotated[float, Field(gt=0.0)] = 0.28
-    """Upper clip of the probability ratio: 1 + clip_high."""
+    """clipped_policy_gradient and grpo: upper clip of the probability ratio, 1 + clip_high."""
     strategy_clip_high: Annotated[float, Field(gt=0.0)] = 4.0
     """The same for completions of exploration strategies: the model did not sample them from the plain prompt, so what
     they found may be rare there and has further to go."""
@@ -47,7 +49,7 @@ class Training(Section):
     kl_budget: Annotated[float, Field(gt=0.0)] = 1.0
     """Training stops when the mean per-token KL to the start exceeds this (nats), and returns to the latest weights
     within it. Estimated four times per epoch on plain completions that the start gave; how far the candidate is from
-    the base model on answers of its own, which the gate reports per answer, is another figure."""
+    the base model on answers of its own, which the gate caps, is another figure."""
     max_mismatch: Annotated[float, Field(gt=0.0)] = 0.2
     """Refuse to train when server and trainer differ by more than this per token (nats): mean absolute difference of
     their log-probabilities, on some plain completions of the round."""
@@ -56,10 +58,11 @@ class Training(Section):
     min_groups: Positive = 4
     """A round with fewer groups that can teach fails before training."""
     dev_fraction: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.1
-    """Groups kept from the optimizer to choose the checkpoint by; all train when fewer than 8 of them could tell."""
+    """Groups kept from the optimizer to choose the checkpoint by; all train when fewer than 8 of them could tell
+    (at 0.1, rounds of fewer than about 100 prompts)."""
     checkpoint_seconds: Seconds = 300.0
     """A restarted training goes on where it was this long before, at most; on a CPU to the same bytes."""
-    memory_headroom: Fraction = 0.1
+    memory_headroom: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Share of the memory that training leaves free; it refuses to start when it would not fit."""
     gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
     """Recompute activations in the backward pass: less memory, a third more time. auto: only when memory is short."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tao_daemon.daemon.progress import PhaseProgress
-from tao_daemon.domain.ports import JournalEntry, JournalReader
+from tao_daemon.domain.journal import JournalEntry, JournalReader
 from tao_daemon.domain.signals import PhaseProgressed, Signal
 
 _PAGE = 200

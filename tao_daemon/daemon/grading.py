@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
+from tao_daemon.clients.bounded import together
 from tao_daemon.domain.completion import CompletionGroup, ScoredGroup
 from tao_daemon.domain.ports import Scorer
 from tao_daemon.domain.prompt import Prompt
@@ -35,13 +36,7 @@ async def grade_all(
         progress(done)
         return graded
 
-    started = [asyncio.create_task(one(group)) for group in groups]
-    try:
-        return await asyncio.gather(*started)
-    finally:  # the first that fails ends the others
-        for task in started:
-            task.cancel()
-        await asyncio.gather(*started, return_exceptions=True)
+    return await together(one(group) for group in groups)
 
 
 async def grade(scorer: Scorer, prompt: Prompt, group: CompletionGroup, sampling_limit: int) -> ScoredGroup | None:

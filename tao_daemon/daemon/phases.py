@@ -17,16 +17,17 @@ from typing import Any
 import numpy as np
 
 from tao_daemon import __version__
+from tao_daemon.daemon.claims import RoundClaims, missing_held_out, missing_training
 from tao_daemon.daemon.example_book import open_book
 from tao_daemon.daemon.grading import grade_all, scoring_signal
 from tao_daemon.daemon.outage import OutagePatience
 from tao_daemon.daemon.round_parts import Parts, RoundSettings
 from tao_daemon.domain.adapter import Lineage, OffsetRange
 from tao_daemon.domain.completion import CompletionGroup
-from tao_daemon.domain.errors import TaoError, UpstreamError
+from tao_daemon.domain.errors import NothingSampled, TaoError, UpstreamError
 from tao_daemon.domain.events import CandidateJudged, Event, PhaseCompleted, PhaseFailed
 from tao_daemon.domain.meters import measure
-from tao_daemon.domain.ports import Claim, Clock, DivergenceJob, SamplingAids, TrainingJob, TrainingResult
+from tao_daemon.domain.ports import Clock, DivergenceJob, SamplingAids, TrainingJob, TrainingResult
 from tao_daemon.domain.prompt import Prompt, Source
 from tao_daemon.domain.report import Pair
 from tao_daemon.domain.round import ClosingRound, Outcome, Phase, RoundState
@@ -50,35 +51,38 @@ class _Unfit(TaoError):
 
 
 class RoundWork:
-    """Runs phases. Holds nothing of its own between them: what a phase needs is on disk or in the store."""
+    """Runs phases, one at a time. Holds nothing of its own between them: what a phase needs is on disk or in the
+    store."""
 
     def __init__(self, parts: Parts, settings: RoundSettings, *, emit: Emit, clock: Clock) -> None:
         self._parts = parts
         self._settings = settings
         self._emit = emit
         self._clock = clock
+        self._patience = OutagePatience(settings.outage_seconds)
 
     async def run(self, running: RoundState) -> Event:
         """Do `running.phase`. A server that does not answer is waited for, and the phase begins again where it
         was; other failures that a round may have become PhaseFailed; bugs propagate.
         """
-        patience = OutagePatience(self._settings.outage_seconds)
+        self._patience = OutagePatience(self._settings.outage_seconds)
         while True:
             try:
                 return await self._attempt(running)
             except UpstreamError as error:
-                pause = patience.next_pause(time.monotonic())
+                pause = self._patience.next_pause(time.monotonic())
                 if pause is None:
-                    return _failed(running, error)
+                    return _failed(running, error, blameless=True)
                 log.warning("a phase waits for its server", extra={"phase": running.phase, "reason": str(error)})
                 await asyncio.sleep(pause)
             except (TaoError, OSError) as error:
-                return _failed(running, error)
+                return _failed(running, error, blameless=isinstance(error, NothingSampled))
 
     async def put_away(self, closing: ClosingRound) -> None:
         """Give the prompts back or use them up, and finish the report. Idempotent; raises TaoError, OSError."""
         ended, archive = closing.round, self._parts.archive
-        await self._parts.store.release(ended.id, consumed=closing.outcome is Outcome.ACCEPTED)
+        accepted = closing.outcome is Outcome.ACCEPTED
+        await self._parts.store.release(ended.id, consumed=accepted, tried=closing.tells_of_prompts)
         report = {
             "started_at": ended.started_at,
             "reason": ended.reason,
@@ -107,6 +111,14 @@ class RoundWork:
         )
         return event
 
+    @property
+    def _claims(self) -> RoundClaims:
+        return RoundClaims(self._settings, self._parts.scorer.accepts, self._parts.gate_scorer.judges)
+
+    def _progressed(self, running: RoundState, done: int, total: int) -> None:
+        self._patience.reached(done)
+        self._emit(PhaseProgressed(running.id, running.phase, done, total))
+
     def _seed(self, running: RoundState) -> int:
         return self._settings.base_seed + running.id
 
@@ -114,24 +126,18 @@ class RoundWork:
         """What it takes to do the phase again: a restart may continue a round with another version or config."""
         return {"seed": self._seed(running), "version": __version__, "config_digest": self._settings.config_digest}
 
-    def _claim_of(self, running: RoundState, limit: int) -> Claim:
-        accepts = self._parts.scorer.accepts
-        return Claim(running.id, limit, self._settings.tenant_share, accepts)
-
     async def _training_prompts(self, running: RoundState) -> Sequence[Prompt]:
         """Fresh ones first, then those of earlier rounds that are asked again."""
-        store, settings = self._parts.store, self._settings
-        fresh = await store.claim_training(self._claim_of(running, settings.prompts))
-        return [*fresh, *await store.claim_rehearsal(self._claim_of(running, settings.rehearsed_prompts))]
+        store, claims = self._parts.store, self._claims
+        fresh = await store.claim_training(claims.training(running.id))
+        return [*fresh, *await store.claim_rehearsal(claims.rehearsal(running.id))]
 
     async def _claim(self, running: RoundState) -> tuple[Event, dict[str, Any]]:
+        store, claims = self._parts.store, self._claims
+        fresh = await store.claim_training(claims.training(running.id))
+        if missing := missing_training(len(fresh), claims) or await missing_held_out(store, claims):
+            raise _Unfit(missing)
         prompts = await self._training_prompts(running)
-        fresh = await self._parts.store.claim_training(self._claim_of(running, self._settings.prompts))
-        if len(fresh) < self._settings.min_groups:
-            raise _Unfit(
-                f"only {len(fresh)} fresh training prompts that a scorer matches, {self._settings.min_groups} are "
-                "needed; wait for traffic, or check [[scorers]] match"
-            )
         report = {"started_at": running.started_at, "reason": running.reason, "incumbent": running.incumbent}
         await asyncio.to_thread(self._parts.archive.update_report, running.id, report)
         rehearsed = len(prompts) - len(fresh)
@@ -147,14 +153,14 @@ class RoundWork:
         kept = {group.prompt_id for group in await asyncio.to_thread(archive.sampled_groups, running.id)}
         missing = [prompt for prompt in prompts if prompt.id not in kept]
         done = len(prompts) - len(missing)
-        self._emit(PhaseProgressed(running.id, running.phase, done, len(prompts)))
+        self._progressed(running, done, len(prompts))
         aids = await self._sampling_aids(running)
         sampling = self._parts.sampler.sample(missing, model=running.incumbent, seed=self._seed(running), aids=aids)
         async with aclosing(sampling) as sampled:
             async for group in sampled:
                 await asyncio.to_thread(archive.append_group, running.id, group)
                 done += 1
-                self._emit(PhaseProgressed(running.id, running.phase, done, len(prompts)))
+                self._progressed(running, done, len(prompts))
         groups = await asyncio.to_thread(archive.sampled_groups, running.id)
         if len(groups) < self._settings.min_groups:
             raise _Unfit(f"only {len(groups)} of {len(prompts)} prompts could be sampled")
@@ -176,7 +182,7 @@ class RoundWork:
         prompts = {prompt.id: prompt for prompt in await self._training_prompts(running)}
 
         def progress(done: int) -> None:
-            self._emit(PhaseProgressed(running.id, running.phase, done, len(groups)))
+            self._progressed(running, done, len(groups))
 
         graded = await grade_all(scorer, groups, prompts, self._settings.sampling_limit, progress)
         scored = [each for each in graded if each is not None]
@@ -210,9 +216,9 @@ class RoundWork:
         def progress(told: TrainingSignal) -> None:
             self._emit(told)
             if isinstance(told, TrainingStepped):
-                self._emit(PhaseProgressed(running.id, running.phase, told.step, told.steps))
+                self._progressed(running, told.step, told.steps)
 
-        self._emit(PhaseProgressed(running.id, running.phase, 0, 1))
+        self._progressed(running, 0, 1)
         result = await self._trained(job, progress)
         trained = {scored.group.prompt_id for scored in groups}
         sources = [prompt.source for prompt in await self._training_prompts(running) if prompt.id in trained]
@@ -247,10 +253,7 @@ class RoundWork:
     async def _evaluate(self, running: RoundState) -> tuple[Event, dict[str, Any]]:
         assert running.candidate is not None
         parts = self._parts
-        claim = Claim(
-            running.id, self._settings.held_out_prompts, self._settings.tenant_share, parts.gate_scorer.judges
-        )
-        prompts = await parts.store.claim_held_out(claim)
+        prompts = await parts.store.claim_held_out(self._claims.held_out(running.id))
         served = await parts.fleet.serve(await asyncio.to_thread(parts.adapters.get, running.candidate))
         log.info("candidate is served for evaluation", extra={"adapter": running.candidate, "fingerprint": served})
         enough = len(prompts) >= self._settings.gate_min_prompts
@@ -262,7 +265,7 @@ class RoundWork:
             candidate=running.candidate,
             seed=self._seed(running),
             distance=far,
-            progress=lambda done, total: self._emit(PhaseProgressed(running.id, running.phase, done, total)),
+            progress=lambda done, total: self._progressed(running, done, total),
         )
         rows = [_evaluation_row(pair, texts) for pair, texts in zip(evaluated.pairs, evaluated.answers, strict=True)]
         await asyncio.to_thread(parts.archive.write_evaluation, running.id, rows)
@@ -294,8 +297,8 @@ class RoundWork:
         return PhaseCompleted(running.id, running.attempt, running.phase, candidate, detail)
 
 
-def _failed(running: RoundState, error: Exception) -> PhaseFailed:
-    return PhaseFailed(running.id, running.attempt, running.phase, str(error) or type(error).__name__)
+def _failed(running: RoundState, error: Exception, *, blameless: bool = False) -> PhaseFailed:
+    return PhaseFailed(running.id, running.attempt, running.phase, str(error) or type(error).__name__, blameless)
 
 
 def _offset_ranges(sources: Sequence[Source]) -> tuple[OffsetRange, ...]:

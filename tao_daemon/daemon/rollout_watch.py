@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from tao_daemon.daemon.rollouts import measured
 from tao_daemon.daemon.state import Policy, State
 from tao_daemon.daemon.traffic_board import TrafficBoard
-from tao_daemon.domain.completion import REFUSED, Answer
+from tao_daemon.domain.completion import Answer
 from tao_daemon.domain.errors import PassTimeout, TaoError, UpstreamError
 from tao_daemon.domain.events import Event, ShadowScored, TrafficMeasured
 from tao_daemon.domain.ports import Clock, PromptStore, Sampler, Scorer
@@ -172,7 +172,7 @@ class RolloutWatch:
             (answer,) = await self._sampler.answer([prompt], model=model)
         except (UpstreamError, PassTimeout):
             return None
-        return None if answer.finish_reason == REFUSED else answer
+        return None if answer.is_none else answer
 
 
 def _watched(state: State) -> RolloutState | None:

@@ -76,7 +76,7 @@ def failed(event: PhaseFailed, state: State, now: float) -> Transition:
     running = _current(state, event.round, event.attempt, event.phase)
     if running is None:
         return Transition(state, note="ignored: a failure of an attempt that is over")
-    return _close(state, running, Outcome.FAILED, f"{event.phase}: {event.reason}", now)
+    return _close(state, running, Outcome.FAILED, f"{event.phase}: {event.reason}", now, blameless=event.blameless)
 
 
 def closed(event: RoundClosed, state: State) -> Transition:
@@ -104,8 +104,10 @@ def _current(state: State, round_id: int, attempt: int, phase: Phase) -> RoundSt
     return None
 
 
-def _close(state: State, running: RoundState, outcome: Outcome, reason: str, now: float) -> Transition:
-    closing = ClosingRound(running, outcome, reason)
+def _close(
+    state: State, running: RoundState, outcome: Outcome, reason: str, now: float, *, blameless: bool = False
+) -> Transition:
+    closing = ClosingRound(running, outcome, reason, blameless)
     summary = RoundSummary(running.id, outcome, reason, running.candidate, running.started_at, now)
     state = replace(state, round=None, closing=closing, last_round=summary)
     return Transition(state, (CloseRound(closing),), f"round {running.id} {outcome}: {reason}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -18,6 +19,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from tao_daemon.buffer.trigger import TriggerState, decide
 from tao_daemon.config import Round
+from tao_daemon.daemon.claims import RoundClaims, missing_prompts
 from tao_daemon.daemon.rollouts import leaves_room_for_round
 from tao_daemon.daemon.state import Policy, State
 from tao_daemon.domain.errors import TaoError
@@ -29,7 +31,16 @@ from tao_daemon.domain.signals import PromptsBuffered, Signal
 log = logging.getLogger(__name__)
 
 _PULSE_SECONDS = 30.0
-_STATS_SECONDS = 10.0
+_STATS_SECONDS, _PROMPTS_SECONDS = 10.0, 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """The latest look that found too few prompts."""
+
+    at: float
+    stats: BufferStats
+    missing: str
 
 
 class RoundScheduler:
@@ -40,7 +51,7 @@ class RoundScheduler:
         settings: Round,
         store: PromptStore,
         *,
-        gate_min_prompts: int,
+        claims: RoundClaims,
         policy: Policy,
         state: Callable[[], State],
         post: Callable[[Event], None],
@@ -48,7 +59,7 @@ class RoundScheduler:
     ) -> None:
         self._settings = settings
         self._store = store
-        self._gate_min_prompts = gate_min_prompts
+        self._claims = claims
         self._policy = policy
         self._state = state
         self._post = post
@@ -57,6 +68,7 @@ class RoundScheduler:
         self._calendar = CronTrigger.from_crontab(settings.schedule, timezone=UTC) if settings.schedule else None
         self._look = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._looked: _Looked | None = None
         self.reason = "starting"
 
     def hear(self, signal: Signal) -> None:
@@ -95,8 +107,26 @@ class RoundScheduler:
         now = self._clock()
         decision = decide(now, self._trigger_state(stats, now))
         self.reason = decision.reason
-        if decision.run:
+        if not decision.run:
+            return
+        if missing := await self._missing(stats, now):
+            self.reason = missing
+        elif decide(now, self._trigger_state(stats, now)).run:  # nobody else began one meanwhile
             self._post(RoundRequested(decision.reason))
+
+    async def _missing(self, stats: BufferStats, now: float) -> str | None:
+        """What a round would lack, though enough is counted. Seldom looked up: it reads prompts on the store's thread,
+        which serves intake."""
+        last = self._looked
+        if last is not None and (now < last.at + _PULSE_SECONDS or stats == last.stats):
+            return last.missing
+        try:
+            async with asyncio.timeout(_PROMPTS_SECONDS):
+                missing = await missing_prompts(self._store, self._claims)
+        except (TimeoutError, TaoError) as error:
+            return f"the buffer does not answer: {error}"
+        self._looked = _Looked(now, stats, missing) if missing else None
+        return missing
 
     def _trigger_state(self, stats: BufferStats, now: float) -> TriggerState:
         state = self._state()
@@ -104,7 +134,7 @@ class RoundScheduler:
             train_available=stats.train_available,
             held_out_available=stats.held_out_available,
             round_prompts=self._settings.prompts,
-            gate_min_prompts=self._gate_min_prompts,
+            gate_min_prompts=self._claims.settings.gate_min_prompts,
             min_new_prompts=self._settings.min_new_prompts,
             min_interval_seconds=self._interval_after(state.last_round),
             last_round_ended_at=state.last_round.ended_at if state.last_round else None,

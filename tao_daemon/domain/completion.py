@@ -11,7 +11,11 @@ PLAIN = "plain"
 
 
 REFUSED = "refused"
-"""Finish reason of an answer that the server would not give: the prompt's fault, whatever the model."""
+"""Finish reason of an answer that the server would not give. Mostly the prompt's fault; but where the server reads what
+the model says, as for a required tool, it may be the model's."""
+
+UNANSWERED = "unanswered"
+"""Finish reason of an answer that failed twice, retries included, while the server answered others."""
 
 CUT_OFF = "length"
 """OpenAI's finish reason for an answer that met its length limit."""
@@ -58,6 +62,11 @@ class Answer:
     text: str
     completion_tokens: int
     finish_reason: str
+
+    @property
+    def is_none(self) -> bool:
+        """The server gave no answer."""
+        return self.finish_reason in (REFUSED, UNANSWERED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ TaoError
 ├── UpstreamError        a server we speak HTTP to failed
 │   └── UpstreamTimeout  … by not answering in time
 ├── PassTimeout          a pass over prompts did not end by its deadline
+├── NothingSampled       a model server refused a whole pass
 ├── AdapterError         an adapter is not what it claims to be
 │   └── ServerUnfit      … or no fault of its: the server cannot serve adapters
 ├── TrainingError        the trainer failed
@@ -53,6 +54,10 @@ class UpstreamTimeout(UpstreamError):
 class PassTimeout(TaoError):
     """Prompts were left when the deadline of a whole pass came. No outage: to wait and try again would be a second
     deadline."""
+
+
+class NothingSampled(TaoError):
+    """A model server answered a whole pass with refusals, or with what cannot be used. No outage: it would again."""
 
 
 class AdapterError(TaoError):

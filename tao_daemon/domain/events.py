@@ -59,12 +59,14 @@ class CandidateJudged:
 
 @dataclass(frozen=True, slots=True)
 class PhaseFailed:
-    """A phase could not end. The round fails; the daemon does not."""
+    """A phase could not end. The round fails; the daemon does not. `blameless`: no prompt's fault, as for want
+    of a server."""
 
     round: int
     attempt: int
     phase: Phase
     reason: str
+    blameless: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from tao_daemon.domain.adapter import AdapterRecord, Lineage
 from tao_daemon.domain.completion import Answer, CompletionGroup, ScoredGroup
-from tao_daemon.domain.prompt import Prompt
+from tao_daemon.domain.prompt import Prompt, Split
 from tao_daemon.domain.signals import TrainingSignal
 
 TopicPartition = tuple[str, int]
@@ -72,6 +72,8 @@ class Claim:
     tenant_share: float
     """Largest fraction of `limit` that one tenant may have when there are several, in (0, 1]."""
     accepts: Accepts
+    least: int = 0
+    """With fewer prompts than this nothing is claimed."""
 
 
 class PromptStore(Protocol):
@@ -93,8 +95,13 @@ class PromptStore(Protocol):
         """Prompts by identifier; those that are not there, or no more, are absent."""
         ...
 
+    async def claimable(self, split: Split, claim: Claim) -> int:
+        """How many prompts of the split such a claim would get now; nothing is claimed. It may read many prompts."""
+        ...
+
     async def claim_training(self, claim: Claim) -> Sequence[Prompt]:
-        """Training prompts for a round, newest first, one per cluster. The same round gets the same again."""
+        """Training prompts for a round, newest first, one per cluster. The same round gets the same again. Fewer than
+        `claim.least` are returned, but not claimed."""
         ...
 
     async def claim_rehearsal(self, claim: Claim) -> Sequence[Prompt]:
@@ -103,7 +110,8 @@ class PromptStore(Protocol):
         ...
 
     async def claim_held_out(self, claim: Claim) -> Sequence[Prompt]:
-        """Held-out prompts for one gate, burned by this call. The same round gets the same again."""
+        """Held-out prompts for one gate, burned by this call. The same round gets the same again. Fewer than
+        `claim.least` are returned, but neither claimed nor burned."""
         ...
 
     async def claim_shadow(self, limit: int, tenant_share: float, accepts: Accepts) -> Sequence[Prompt]:
@@ -111,8 +119,9 @@ class PromptStore(Protocol):
         none was ever trained on or shadowed. They never train, and are never given again."""
         ...
 
-    async def release(self, round_id: int, *, consumed: bool) -> None:
-        """End a round's claim: its training prompts are used up, or return to the pool. Idempotent."""
+    async def release(self, round_id: int, *, consumed: bool, tried: bool = True) -> None:
+        """End a round's claim: its training prompts are used up, or return to the pool, as `tried` once more or as if
+        they had never been claimed. Idempotent."""
         ...
 
 
@@ -152,11 +161,12 @@ class Sampler(Protocol):
         ...
 
     async def draw(self, prompts: Sequence[Prompt], *, model: str | None, seed: int) -> Sequence[CompletionGroup]:
-        """One plain completion per prompt, from the model's own distribution; refused prompts are left out."""
+        """One plain completion per prompt, from the model's own distribution; prompts without one are left out."""
         ...
 
     async def answer(self, prompts: Sequence[Prompt], *, model: str | None) -> Sequence[Answer]:
-        """One answer per prompt as a client would get it, in order, for evaluation."""
+        """One answer per prompt as a client would get it, in order, for evaluation; the finish reason `REFUSED` or
+        `UNANSWERED` marks those that are none."""
         ...
 
 
@@ -346,47 +356,6 @@ class Fleet(Protocol):
 
     def seen_as(self, path: Path) -> str:
         """A local path as the servers see it."""
-        ...
-
-
-class JournalEntry(Protocol):
-    """One transition as it was journaled, in plain JSON values."""
-
-    @property
-    def seq(self) -> int: ...
-
-    @property
-    def at(self) -> float:
-        """Unix second."""
-        ...
-
-    @property
-    def event(self) -> Mapping[str, Any]:
-        """`type` is the name of a class of `domain.events`; the rest are its fields."""
-        ...
-
-    @property
-    def state_after(self) -> Mapping[str, Any]: ...
-
-    @property
-    def actor(self) -> str: ...
-
-    @property
-    def note(self) -> str: ...
-
-    @property
-    def hash(self) -> str: ...
-
-
-class JournalReader(Protocol):
-    """Looks at the journal, from any thread, while its owner writes. Every method raises JournalError."""
-
-    def last(self) -> JournalEntry | None: ...
-
-    def get(self, seq: int) -> JournalEntry | None: ...
-
-    def page(self, after: int, limit: int) -> Sequence[JournalEntry]:
-        """The next entries above `after`, in order, at most `limit`."""
         ...
 
 

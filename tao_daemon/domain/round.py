@@ -57,6 +57,15 @@ class ClosingRound:
     round: RoundState
     outcome: Outcome
     reason: str
+    blameless: bool = False
+    """It failed for what is no prompt's fault: a server did not answer, or refused everything."""
+
+    @property
+    def tells_of_prompts(self) -> bool:
+        """Whether prompts that come back have had one of their tries: not where the round was stopped from outside, or
+        before any of them was asked."""
+        stopped = self.outcome is Outcome.CANCELLED or self.blameless
+        return not stopped and self.round.phase is not Phase.CLAIMING
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Asks incumbent and candidate the same held-out prompts, scores every answer alone, and has the gate judge.
 
-Scores are absolute (never ranks within a group). A prompt that the server refuses or a scorer fails on is left
-out for both and counted. With too few prompts nothing is asked.
+Scores are absolute (never ranks within a group). A prompt that the incumbent has no answer to, or that a scorer fails
+on, is left out for both and counted; one that only the candidate has no answer to counts as 0 for it, so that no
+candidate passes by breaking what it is asked. With too few prompts nothing is asked.
 prompts → both answers, a batch at a time → scores → pairs → verdict
 """
 
@@ -9,12 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Protocol
 
+from tao_daemon.clients.bounded import together
 from tao_daemon.config import Gate
-from tao_daemon.domain.completion import REFUSED, Answer
+from tao_daemon.domain.completion import Answer
 from tao_daemon.domain.meters import is_refusal, is_repetitive
 from tao_daemon.domain.ports import Sampler
 from tao_daemon.domain.prompt import Prompt
@@ -23,7 +27,7 @@ from tao_daemon.evaluation.gate import Limits, judge, too_few
 from tao_daemon.evaluation.statistics import bootstrap_mean
 
 BATCH_PROMPTS = 32
-"""Both models answer a batch before the next one: progress shows, and neither has a busier hour to itself."""
+"""At most. Both models answer a batch before the next one: progress shows, and neither has a busier hour to itself."""
 
 _log = logging.getLogger(__name__)
 
@@ -80,18 +84,20 @@ class Evaluator:
         if (verdict := too_few(len(prompts), self._limits)) is not None:
             return Evaluation(verdict)
         found: list[tuple[Pair, tuple[str, str]]] = []
-        for start in range(0, len(prompts), BATCH_PROMPTS):
-            batch = prompts[start : start + BATCH_PROMPTS]
+        done = broken = 0
+        for batch in _batches(prompts):
             before = await self._sampler.answer(batch, model=incumbent)
             after = await self._sampler.answer(batch, model=candidate)
             asked = list(zip(batch, before, after, strict=True))
-            pairs = await asyncio.gather(*[self._pair(*each) for each in asked])
+            pairs = await together(self._pair(*each) for each in asked)
             found += [
                 (pair, (old.text, new.text))
                 for pair, (_, old, new) in zip(pairs, asked, strict=True)
                 if pair is not None
             ]
-            progress(start + len(batch), len(prompts))
+            broken += sum(pair is not None and new.is_none for pair, (_, _, new) in zip(pairs, asked, strict=True))
+            done += len(batch)
+            progress(done, len(prompts))
         judged = tuple(pair for pair, _ in found)
         texts = [answers for _, answers in found]
 
@@ -101,14 +107,21 @@ class Evaluator:
 
         # Some tenths of a second of arithmetic.
         verdict = await asyncio.to_thread(decide)
-        verdict = replace(verdict, reasons=(*verdict.reasons, *self._remarks))
+        remarks = [f"no answer of the candidate, counted as 0, to {broken} prompts"] if broken else []
+        verdict = replace(verdict, reasons=(*verdict.reasons, *remarks, *self._remarks))
         return Evaluation(verdict, judged, tuple(texts for _, texts in found))
 
     async def _pair(self, prompt: Prompt, old: Answer, new: Answer) -> Pair | None:
-        if REFUSED in (old.finish_reason, new.finish_reason):
-            _log.warning("held-out prompt refused", extra={"prompt_id": prompt.id})
+        if old.is_none:
+            _log.warning("held-out prompt without an answer", extra={"prompt_id": prompt.id})
             return None
-        before, after = await self._scorer.absolute(prompt, [old.text, new.text])
+        before: float | None
+        after: float | None = 0.0
+        if new.is_none:
+            _log.warning("held-out prompt without an answer of the candidate", extra={"prompt_id": prompt.id})
+            (before,) = await self._scorer.absolute(prompt, [old.text])
+        else:
+            before, after = await self._scorer.absolute(prompt, [old.text, new.text])
         if before is None or after is None:
             _log.warning("held-out prompt not scored", extra={"prompt_id": prompt.id})
             return None
@@ -121,6 +134,13 @@ class Evaluator:
             incumbent_truncated=old.finish_reason == "length",
             candidate_truncated=new.finish_reason == "length",
         )
+
+
+def _batches(prompts: Sequence[Prompt]) -> Iterator[Sequence[Prompt]]:
+    """As equal as can be: of a single prompt that fails nobody could tell whether the server fails."""
+    count = math.ceil(len(prompts) / BATCH_PROMPTS)
+    edges = [number * len(prompts) // count for number in range(count + 1)]
+    return (prompts[start:end] for start, end in pairwise(edges))
 
 
 def _texts_measured(answers: Sequence[tuple[str, str]], limits: Limits, seed: int) -> Mapping[str, float]:

@@ -69,14 +69,21 @@ def companions(count: int, directory: Path, meeting: Path, fail: Fail) -> Iterat
 
 def _start(place: Place, directory: Path, meeting: Path) -> subprocess.Popen[bytes]:
     arguments = [str(directory), "--rank", str(place.rank), "--of", str(place.count), "--meeting", str(meeting)]
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    device = visible[place.rank] if place.rank < len(visible) else str(place.rank)
     return subprocess.Popen(
         [sys.executable, "-m", "tao_daemon.learning.worker", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": device},
+        env={**os.environ, **device_of(place.rank, torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))},
     )
+
+
+def device_of(rank: int, gpus: int, visible: str | None) -> dict[str, str]:
+    """The environment in which a rank sees its own GPU alone, of `gpus` that this process sees (`visible` is its
+    CUDA_VISIBLE_DEVICES); empty without one: then all ranks compute on the CPU."""
+    if not gpus:
+        return {}
+    names = [name for name in (visible or "").split(",") if name]
+    return {"CUDA_VISIBLE_DEVICES": names[rank] if rank < len(names) else str(rank)}
 
 
 def _watch(process: subprocess.Popen[bytes], rank: int, done: threading.Event, fail: Fail) -> None:

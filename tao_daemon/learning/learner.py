@@ -60,10 +60,10 @@ class Learner:
         found = {}
         for index, parameter in enumerate(self.policy.parameters):
             moments = self._optimizer.state.get(parameter, {})
-            none = torch.zeros_like(parameter)
             found[f"{_WEIGHT}.{index}"] = parameter.detach()
-            found[f"{_MEAN}.{index}"] = moments.get("exp_avg", none)
-            found[f"{_SQUARE}.{index}"] = moments.get("exp_avg_sq", none)
+            for name, key in ((_MEAN, "exp_avg"), (_SQUARE, "exp_avg_sq")):
+                # No tensor twice: a file of safetensors shares none.
+                found[f"{name}.{index}"] = moments[key] if key in moments else torch.zeros_like(parameter)
             found[f"{_MOVES}.{index}"] = moments.get("step", torch.tensor(0.0))
         return found | {f"{_KEPT}.{index}": kept for index, kept in enumerate(self._kept)}
 

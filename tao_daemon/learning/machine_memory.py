@@ -36,29 +36,35 @@ logger = logging.getLogger(__name__)
 
 
 def fitted(job: Job, ranks: Ranks, available: Available, before: Manner | None = None) -> tuple[TrainingSpec, Fit]:
-    """The spec as it fits into the memory of the process that has least; as `before` where that still fits.
+    """The spec as it fits into the memory of the process that has least; as `before` where that still fits and
+    is no emulation.
 
     Raises TrainingError when it does not fit in any way.
     """
     free = _least(available(), ranks, shared=not torch.cuda.is_available())
     if before is None:
         return _fitted(job, job.spec, free)
-    spec = replace(job.spec, dtype=before.dtype)
+    # Where bfloat16 is emulated it is not gone on with.
+    native = before.dtype == "float32" or choose_dtype("auto", _device()) is torch.bfloat16
+    spec = replace(job.spec, dtype=before.dtype) if native else job.spec
     recomputed = "on" if before.checkpoint_activations else "off"
     same = replace(spec, micro_batch_tokens=before.micro_batch_tokens, gradient_checkpointing=recomputed)
     try:
-        return _fitted(job, same, free)
+        found = _fitted(job, same, free)
     except TrainingError:
         found = _fitted(job, spec, free)
+    now = found[0]
+    manner = (before.micro_batch_tokens, before.checkpoint_activations)
+    if not native or (now.micro_batch_tokens, now.checkpoint_activations) != manner:
         logger.warning(
-            "less memory than before the restart, numbers round otherwise",
-            extra={"micro_batch_tokens": found[0].micro_batch_tokens, "recomputed": found[0].checkpoint_activations},
+            "other memory or hardware than before the restart, numbers round otherwise",
+            extra={"micro_batch_tokens": now.micro_batch_tokens, "recomputed": now.checkpoint_activations},
         )
-        return found
+    return found
 
 
 def _fitted(job: Job, spec: TrainingSpec, free: int) -> tuple[TrainingSpec, Fit]:
-    dtype = choose_dtype(spec.dtype, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = choose_dtype(spec.dtype, _device())
     found = fit(
         model_shape(Path(spec.base_model)),
         load_of(job, spec.micro_batch_tokens, torch.finfo(dtype).bits // 8),
@@ -76,7 +82,7 @@ def _fitted(job: Job, spec: TrainingSpec, free: int) -> tuple[TrainingSpec, Fit]
 
 def measuring_fit(spec: DivergenceSpec, sizes: Sequence[int], available: int) -> Fit:
     """How answers of so many tokens with their prompts are measured in the memory there is. Raises TrainingError."""
-    dtype = choose_dtype(spec.dtype, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = choose_dtype(spec.dtype, _device())
     total, longest = len(sizes) * max(sizes), max(sizes)  # padded
     load = Load(spec.micro_batch_tokens, longest, longest, 0, total, torch.finfo(dtype).bits // 8, spec.rank)
     return fit_forward(model_shape(Path(spec.base_model)), load, available=available, headroom=spec.memory_headroom)
@@ -114,6 +120,10 @@ def model_shape(folder: Path) -> ModelShape:
         queries=heads * int(text.get("head_dim") or hidden // heads),
         intermediate=int(text.get("intermediate_size") or 4 * hidden),
     )
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _least(available: int, ranks: Ranks, *, shared: bool) -> int:

@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
+from tao_daemon.domain.journal import JournalEntry
 from tao_daemon.domain.lifecycle import TYPE_PREFIX, JournalHead
-from tao_daemon.domain.ports import JournalEntry
 from tao_daemon.notification.lifecycle import State, lifecycle_events
 
 CONTENT_TYPE = "application/cloudevents+json; charset=UTF-8"

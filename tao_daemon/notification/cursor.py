@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tao_daemon.clients.storage import atomic_write_json
 from tao_daemon.domain.errors import JournalError
+from tao_daemon.domain.journal import JournalEntry, JournalReader
 from tao_daemon.domain.lifecycle import JournalHead
-from tao_daemon.domain.ports import JournalEntry, JournalReader
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tao_daemon.domain.ports import JournalEntry
+from tao_daemon.domain.journal import JournalEntry
 from tao_daemon.domain.rollout import WAITS_FOR_APPROVAL, RolloutPhase, traffic_share
 from tao_daemon.notification.evidence import numbers
 

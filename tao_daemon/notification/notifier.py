@@ -18,8 +18,8 @@ import stamina
 
 from tao_daemon.clients.failpoints import reach
 from tao_daemon.domain.errors import JournalError
+from tao_daemon.domain.journal import JournalEntry, JournalReader
 from tao_daemon.domain.lifecycle import JournalHead
-from tao_daemon.domain.ports import JournalEntry, JournalReader
 from tao_daemon.domain.signals import Emit, NotificationLag, NotificationSent
 from tao_daemon.notification.cloud_event import CloudEvent, cloud_events, is_wanted
 from tao_daemon.notification.cursor import Cursor

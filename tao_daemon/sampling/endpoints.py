@@ -172,7 +172,8 @@ class _Endpoint:
             self._absence = min(max(2.0 * self._absence, _FIRST_ABSENCE_SECONDS), _LONGEST_ABSENCE_SECONDS)
         self._absent_until = self._doubles_at = now + self._absence
         for wait in self._entering:
-            wait.reschedule(now)
+            if not wait.expired():  # one whose time is up already ends by itself, and cannot be moved
+                wait.reschedule(now)
         self._entering.clear()
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
+from tao_daemon.clients.bounded import together
 from tao_daemon.config import Sampling
 from tao_daemon.domain.completion import CUT_OFF, Completion, CompletionGroup, is_cut_by_client
 from tao_daemon.domain.errors import UpstreamError
@@ -21,7 +22,6 @@ from tao_daemon.domain.ports import Preview, SamplingAids
 from tao_daemon.domain.prompt import Prompt
 from tao_daemon.domain.signals import CompletionsSampled, Emit, SamplesLost
 from tao_daemon.sampling.asks import Ask, Asks
-from tao_daemon.sampling.bounded import together
 from tao_daemon.sampling.budget import Budget
 from tao_daemon.sampling.endpoints import DENIALS, Endpoints, is_refusal
 from tao_daemon.sampling.extracted import answer_tokens, is_sayable, tokenize_body

@@ -8,19 +8,20 @@ prompts → a few in flight → group by group, in the order they finish
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
+from tao_daemon.clients.bounded import as_finished
 from tao_daemon.clients.retry import RetryPolicy
 from tao_daemon.config import Sampling
-from tao_daemon.domain.completion import REFUSED, Answer, CompletionGroup
-from tao_daemon.domain.errors import PassTimeout, UpstreamError
+from tao_daemon.domain.completion import REFUSED, UNANSWERED, Answer, CompletionGroup
+from tao_daemon.domain.errors import NothingSampled, PassTimeout, TaoError, UpstreamError
 from tao_daemon.domain.ports import SamplingAids
 from tao_daemon.domain.prompt import Prompt
 from tao_daemon.domain.signals import Emit, discard
-from tao_daemon.sampling.bounded import as_finished
 from tao_daemon.sampling.endpoints import Endpoints, ModelServer, is_refusal
+from tao_daemon.sampling.lone_failures import Ask, Questions
 from tao_daemon.sampling.pace import Pace, Unpaced
 from tao_daemon.sampling.prompt_sampler import Lost, PromptSampler
 from tao_daemon.sampling.requests import answer_body
@@ -72,8 +73,8 @@ class VllmSampler:
         self, prompts: Sequence[Prompt], *, model: str | None, seed: int, aids: SamplingAids
     ) -> AsyncGenerator[CompletionGroup, None]:
         """Groups in the order they finish. Raises PassTimeout at the deadline of the pass, UpstreamError when
-        OUTAGE_PROMPTS in a row found no server, or when the whole pass gave nothing (a few refused prompts, left over
-        from an interrupted pass, are not enough to say so)."""
+        OUTAGE_PROMPTS in a row found no server, and NothingSampled when the server refused the whole pass (a few
+        refused prompts, left over from an interrupted pass, are not enough to say so)."""
         groups, outage, last = 0, 0, Lost(None)
         jobs = (self._prompts.group(prompt, model or self._base_model, seed, aids) for prompt in prompts)
         async with aclosing(self._pass(jobs, len(prompts))) as results:
@@ -89,24 +90,24 @@ class VllmSampler:
             raise _all_lost(len(prompts), last)
 
     async def draw(self, prompts: Sequence[Prompt], *, model: str | None, seed: int) -> Sequence[CompletionGroup]:
-        """In the order of the prompts. Any failure but a refusal, or a completion that cannot be used, raises
-        UpstreamError: what is measured on them must not depend on which server was down."""
-        drawn: dict[int, CompletionGroup | None] = {}
-        jobs = (self._draw(place, prompt, model or self._base_model, seed) for place, prompt in enumerate(prompts))
-        async with aclosing(self._pass(jobs, len(prompts))) as results:
-            async for place, group in results:
-                drawn[place] = group
+        """In the order of the prompts; those that are refused, that alone find no answer, or whose completion cannot be
+        used are left out. Raises UpstreamError for an outage: what is measured on them must not depend on which server
+        was down."""
+        name = model or self._base_model
+        drawn = await self._every(len(prompts), lambda place: self._prompts.draw(prompts[place], name, seed))
         return [group for _, group in sorted(drawn.items()) if group is not None]
 
     async def answer(self, prompts: Sequence[Prompt], *, model: str | None) -> Sequence[Answer]:
-        """Answers in order. One that the server refuses has the finish reason `REFUSED`; any other failure
-        raises UpstreamError, or PassTimeout, so that a missing answer is never taken for a bad one."""
-        answers: dict[int, Answer] = {}
-        jobs = (self._answer(place, prompt, model or self._base_model) for place, prompt in enumerate(prompts))
-        async with aclosing(self._pass(jobs, len(prompts))) as results:
-            async for place, answer in results:
-                answers[place] = answer
-        return [answers[place] for place in range(len(prompts))]
+        """Answers in order. One that the server refuses has the finish reason `REFUSED`, one that failed twice while
+        the server answered others `UNANSWERED`. An outage raises UpstreamError, or PassTimeout, so that it is never
+        taken for bad answers."""
+        name = model or self._base_model
+        answers = await self._every(len(prompts), lambda place: self._answer(prompts[place], name))
+        missing = Answer("", 0, UNANSWERED)
+        return [answers.get(place, missing) or Answer("", 0, REFUSED) for place in range(len(prompts))]
+
+    async def _every(self, count: int, ask: Ask[T]) -> Mapping[int, T | None]:
+        return await Questions(count, ask, self._pass, outage=self._outage_prompts).answered()
 
     async def _pass(self, jobs: Iterator[Coroutine[Any, Any, T]], total: int) -> AsyncGenerator[T, None]:
         """Run jobs, `concurrent_prompts` at a time, until the deadline of a whole pass."""
@@ -126,10 +127,8 @@ class VllmSampler:
                 f"({limit:g} s); raise it, or ask for fewer prompts"
             ) from None
 
-    async def _draw(self, place: int, prompt: Prompt, model: str, seed: int) -> tuple[int, CompletionGroup | None]:
-        return place, await self._prompts.draw(prompt, model, seed)
-
-    async def _answer(self, place: int, prompt: Prompt, model: str) -> tuple[int, Answer]:
+    async def _answer(self, prompt: Prompt, model: str) -> Answer | None:
+        """None for a prompt that is refused."""
         body = answer_body(
             prompt.request,
             model=model,
@@ -140,13 +139,14 @@ class VllmSampler:
         try:
             answer = parse_answer(await self._endpoints.call(body))
         except UpstreamError as error:
+            self._prompts.lose("refused" if is_refusal(error) else "unavailable", 1, prompt, error.status)
             if not is_refusal(error):
                 raise
-            self._prompts.lose("refused", 1, prompt, error.status)
-            return place, Answer("", 0, REFUSED)
+            return None
         if answer is None:
+            self._prompts.lose("malformed", 1, prompt)
             raise UpstreamError(f"the model server gave no single finished answer to prompt {prompt.id}")
-        return place, answer
+        return answer
 
 
 def _outage(prompts: int, error: UpstreamError | None) -> UpstreamError:
@@ -158,14 +158,14 @@ def _outage(prompts: int, error: UpstreamError | None) -> UpstreamError:
     )
 
 
-def _all_lost(prompts: int, last: Lost) -> UpstreamError:
+def _all_lost(prompts: int, last: Lost) -> TaoError:
+    """An outage may pass; what the server refuses, or does not know, it will refuse again."""
     if last.error is None:
-        return UpstreamError(
+        return NothingSampled(
             f"none of {prompts} prompts got completions with matching token ids and log-probabilities; "
             "the server must be vLLM 0.32 or later, which knows return_token_ids"
         )
-    return UpstreamError(
-        f"none of {prompts} prompts got completions (last status: {last.error.status}); "
-        "see the model server's log for why it refused them",
-        last.error.status,
+    said = f"none of {prompts} prompts got completions (last status: {last.error.status}); see the model server's log"
+    return (
+        UpstreamError(said, last.error.status) if last.is_outage else NothingSampled(f"{said} for why it refused them")
     )

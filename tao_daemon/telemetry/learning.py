@@ -61,7 +61,7 @@ TRAININGS = counter(
     "tao_learning_trainings",
     "attempts",
     "Attempts at training by how they ended.",
-    "failed: the round's report and the worker's log say why. An out-of-memory kill ends here too.",
+    "failed: the round's report says why. An out-of-memory kill ends here too.",
     Label("outcome", ("trained", "failed", "cancelled")),
 )
 TRAINING_SECONDS = histogram(

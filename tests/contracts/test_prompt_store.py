@@ -6,6 +6,7 @@ import asyncio
 import random
 import string
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tao_daemon.buffer.duckdb_store import DuckDBStore
 from tao_daemon.buffer.memory_store import MemoryStore
 from tao_daemon.domain.errors import PromptStoreError
 from tao_daemon.domain.ports import Claim, Ingest, Ingested, PromptStore
-from tao_daemon.domain.prompt import Prompt, Source
+from tao_daemon.domain.prompt import Prompt, Source, Split
 from tao_daemon.domain.signals import PromptsBuffered, Signal
 
 Make = Callable[..., Any]
@@ -202,6 +203,29 @@ async def test_returned_prompts_come_back_until_the_cap_on_attempts(make: Make) 
         await store.release(round_id, consumed=False)
     assert (await store.stats()).train_available == 0
     assert await store.claim_training(wanted(3)) == []
+
+
+async def test_prompts_of_a_round_that_tried_none_keep_their_tries(make: Make) -> None:
+    store = make(held_out_fraction=1e-9)
+    put(store, *(prompt(i) for i in range(4)))
+    for round_id in (1, 2, 3, 4):
+        assert len(await store.claim_training(wanted(round_id))) == 4
+        await store.release(round_id, consumed=False, tried=False)
+    assert (await store.stats()).train_available == 4
+
+
+async def test_fewer_than_the_least_are_not_claimed(make: Make) -> None:
+    store = make(held_out_fraction=0.5)
+    put(store, *(prompt(i) for i in range(40)))
+    before = await store.stats()
+    little = replace(wanted(limit=40), least=39)
+    assert 0 < len(await store.claim_held_out(little)) == await store.claimable(Split.HELD_OUT, little) < 39
+    assert 0 < len(await store.claim_training(little)) == await store.claimable(Split.TRAIN, little) < 39
+    assert await store.stats() == before, "nothing is claimed, and nothing burned"
+    put(store, *(prompt(i) for i in range(40, 200)))
+    held_out, trained = await store.claim_held_out(little), await store.claim_training(little)
+    assert len(held_out) == len(trained) == 40
+    assert await store.claim_held_out(replace(little, least=100)) == held_out, "what is claimed stays claimed"
 
 
 async def test_an_ended_round_claims_nothing(store: PromptStore) -> None:

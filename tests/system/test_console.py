@@ -90,10 +90,11 @@ class Console:
 
     def fill(self, reason: str, actor: str = "ann") -> None:
         dialog = self.page.get_by_role("dialog")
-        name = dialog.get_by_label("Your name")
+        field, name = dialog.get_by_label("Reason"), dialog.get_by_label("Your name")
+        field.wait_for()  # nothing waits for what is merely counted
         if name.count():
             name.fill(actor)
-        dialog.get_by_label("Reason").fill(reason)
+        field.fill(reason)
 
     def check(self) -> None:
         assert self.complaints == []

@@ -152,14 +152,15 @@ async def _scores(rows: Sequence[Mapping[str, Any]], prompts: Mapping[str, Promp
         if not scorer.accepts(prompt):
             tally.unscored += 1
             continue
-        sides = ("incumbent", "candidate")
-        found = await scorer.absolute(prompt, [row[f"{side}_text"] for side in sides])
-        if None in found:
+        sides = [side for side in ("incumbent", "candidate") if row[f"{side}_tokens"]]
+        scored = await scorer.absolute(prompt, [row[f"{side}_text"] for side in sides])
+        if None in scored:
             tally.unscored += 1
             continue
+        found = {"candidate": 0.0} | dict(zip(sides, scored, strict=True))  # no token, no answer: that is 0
         changed = [
             f"{row['prompt_id']} {side}: {row[f'{side}_score']} → {score}"
-            for side, score in zip(sides, found, strict=True)
+            for side, score in found.items()
             if not _alike(row[f"{side}_score"], score)
         ]
         _weigh(tally, not changed, ", ".join(changed))

@@ -84,7 +84,7 @@ def test_the_second_round_replays_as_well(past: Any) -> None:
 
 
 def test_a_round_that_failed_early_replays_what_there_is(past: Any) -> None:
-    past.config = past.configured(training={"min_groups": 500})
+    past.config = past.configured(round={"prompts": 500}, training={"min_groups": 500})
     past.run_round(0.9)
     found = replayed(past.config)
     assert past.archive.report(1)["outcome"] == "failed"

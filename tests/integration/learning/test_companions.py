@@ -76,3 +76,10 @@ def test_a_companion_sees_one_gpu_and_does_not_mind(
     arguments = worker.Arguments(tmp_path, Place(1, 2), tmp_path / "meeting")
     worker._train(arguments, lambda event: None, lambda reason: None)
     assert met == [Place(1, 2)]
+
+
+def test_each_rank_sees_its_own_gpu_and_none_where_the_first_sees_none() -> None:
+    assert companions.device_of(1, 2, None) == {"CUDA_VISIBLE_DEVICES": "1"}
+    assert companions.device_of(1, 2, "4,6") == {"CUDA_VISIBLE_DEVICES": "6"}
+    for hidden in ("", "-1", None):
+        assert companions.device_of(1, 0, hidden) == {}, "the environment as it is, which hides them"

@@ -15,16 +15,17 @@ import transformers
 
 from tao_daemon.domain.completion import ScoredGroup
 from tao_daemon.domain.errors import TrainingError
-from tao_daemon.learning import peft_trainer
+from tao_daemon.learning import machine_memory, peft_trainer
 from tao_daemon.learning.advantage import LearningGroup, LearningSample, Selection, Weighting, select
 from tao_daemon.learning.batching import micro_batches
 from tao_daemon.learning.contract import ADAPTER_FILE, TrainingSpec, encode_spec
 from tao_daemon.learning.job import Job
-from tao_daemon.learning.machine_memory import available_bytes, load_of, model_shape, peak_bytes
+from tao_daemon.learning.machine_memory import available_bytes, fitted, load_of, model_shape, peak_bytes
 from tao_daemon.learning.memory import LOGITS_BYTES, PROCESS_BYTES, Load, needed_bytes
 from tao_daemon.learning.objectives.registry import build_objective
 from tao_daemon.learning.packing import pack_group
-from tao_daemon.learning.parallel import Alone
+from tao_daemon.learning.parallel import ALONE, Alone
+from tao_daemon.learning.resuming import Manner
 
 TOKENS = 4096
 WIDE: dict[str, Any] = {
@@ -137,6 +138,33 @@ def test_short_memory_means_smaller_micro_batches_and_the_same_training(
     assert little["micro_batch_tokens"] < much["micro_batch_tokens"] == 1024
     assert little["memory_needed_bytes"] < much["memory_needed_bytes"]
     assert little["loss"] == pytest.approx(much["loss"], rel=1e-3)
+
+
+def test_a_resumed_training_says_when_it_computes_otherwise(
+    spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    samples = tuple(LearningSample((7,) * 300, (), 0.5 - index % 2, Weighting.UNIT) for index in range(8))
+    groups = tuple(LearningGroup((3,) * 100, samples) for _ in range(8))
+    job = Job(spec, Selection(groups, build_objective(spec, [])))
+    before = Manner(8192, False, "float32", 1)
+    _, plenty = fitted(job, ALONE, lambda: 64 * 2**30, before)
+    assert (plenty.micro_batch_tokens, caplog.records) == (8192, [])
+    less, _ = fitted(job, ALONE, lambda: plenty.needed, before)
+    assert less.micro_batch_tokens < 8192
+    assert [record.getMessage() for record in caplog.records] == [
+        "other memory or hardware than before the restart, numbers round otherwise"
+    ]
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(torch.float32, "auto"), (torch.bfloat16, "bfloat16")])
+def test_a_resumed_training_never_goes_on_in_emulated_bfloat16(
+    native: torch.dtype, dtype: str, spec: TrainingSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = tuple(LearningSample((7,) * 30, (), 0.5 - index % 2, Weighting.UNIT) for index in range(8))
+    job = Job(replace(spec, dtype="auto"), Selection((LearningGroup((3,), samples),), build_objective(spec, [])))
+    monkeypatch.setattr(machine_memory, "choose_dtype", lambda requested, device: native)
+    found, _ = fitted(job, ALONE, lambda: 64 * 2**30, Manner(8192, False, "bfloat16", 1))
+    assert found.dtype == dtype
 
 
 def test_this_machine_has_memory() -> None:

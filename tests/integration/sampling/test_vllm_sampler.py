@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tao_daemon.domain.completion import PLAIN, REFUSED, Answer, CompletionGroup
-from tao_daemon.domain.errors import PassTimeout, UpstreamError
+from tao_daemon.domain.completion import PLAIN, REFUSED, UNANSWERED, Answer, CompletionGroup
+from tao_daemon.domain.errors import NothingSampled, PassTimeout, UpstreamError
 from tao_daemon.domain.ports import Sampler, SamplingAids
 from tao_daemon.domain.prompt import Prompt, Source
 from tao_daemon.domain.signals import CompletionsSampled, SamplesLost, UpstreamCalled
@@ -294,15 +294,14 @@ async def test_completions_without_matching_logprobs_are_dropped_one_by_one(
 
 async def test_a_server_without_token_ids_is_named(upstream: Any, make_sampler: Any, prompts: Any) -> None:
     upstream.behave = lambda body, answer: answer | {"prompt_token_ids": None}
-    with pytest.raises(UpstreamError, match=r"none of 5 prompts .*return_token_ids"):
+    with pytest.raises(NothingSampled, match=r"none of 5 prompts .*return_token_ids"):
         await groups_of(make_sampler(upstream.url), prompts(5))
 
 
 async def test_when_all_are_refused_the_pass_fails(upstream: Any, make_sampler: Any, prompts: Any) -> None:
     upstream.behave = lambda body, answer: 400
-    with pytest.raises(UpstreamError, match=r"none of 5 prompts .*status: 400") as caught:
+    with pytest.raises(NothingSampled, match=r"none of 5 prompts .*status: 400"):
         await groups_of(make_sampler(upstream.url), prompts(5))
-    assert caught.value.status == 400
 
 
 async def test_a_few_refused_leftovers_of_an_interrupted_pass_do_not_fail_it(
@@ -445,7 +444,7 @@ async def test_a_refused_answer_says_so(upstream: Any, make_sampler: Any, prompt
     assert lost(signals) == {"refused": 1}
 
 
-@pytest.mark.parametrize("status", [500, 404, 401])
+@pytest.mark.parametrize("status", [404, 401])
 async def test_a_missing_answer_is_an_error_and_never_a_score(
     status: int, upstream: Any, make_sampler: Any, prompts: Any
 ) -> None:
@@ -453,6 +452,27 @@ async def test_a_missing_answer_is_an_error_and_never_a_score(
     with pytest.raises(UpstreamError) as caught:
         await make_sampler(upstream.url).answer(prompts(3), model=None)
     assert caught.value.status == status
+
+
+async def test_a_prompt_that_alone_fails_is_unanswered_and_no_outage(
+    upstream: Any, make_sampler: Any, prompts: Any, signals: list[Any]
+) -> None:
+    upstream.behave = lambda body, answer: 500 if question(body) == "question 1" else answer
+    sampler = make_sampler(upstream.url)
+    answers = await sampler.answer(prompts(3), model=None)
+    assert [answer.finish_reason for answer in answers] == ["stop", UNANSWERED, "stop"]
+    assert lost(signals) == {"unavailable": 2}, "it was asked again"
+    assert [group.prompt_id for group in await sampler.draw(prompts(3), model=None, seed=1)] == ["p0", "p2"]
+
+
+async def test_a_server_that_dies_among_answers_is_an_outage(upstream: Any, make_sampler: Any, prompts: Any) -> None:
+    def dies(body: Any, answer: Any) -> Any:
+        return answer if len(upstream.bodies) <= 4 else 503
+
+    upstream.behave = dies
+    with pytest.raises(UpstreamError) as caught:
+        await make_sampler(upstream.url).answer(prompts(6), model=None)
+    assert caught.value.status == 503
 
 
 async def test_an_answer_of_the_wrong_shape_is_an_error(upstream: Any, make_sampler: Any, prompts: Any) -> None:

@@ -23,6 +23,8 @@ REFERENCE = Path(__file__).parents[3] / "config.toml"
         ({"kafka": {"topik": "x"}}, "unknown key 'kafka.topik'; did you mean 'topic'"),
         ({"scorers": [{"name": "a", "type": "regex", "patern": "x"}]}, "did you mean 'pattern'"),
         ({"scorers": [{"name": "a", "type": "regex"}]}, "needs pattern"),
+        ({"round": {"prompts": 3}}, r"training.min_groups \(4\) exceeds round.prompts \(3\)"),
+        ({"training": {"memory_headroom": 1.0}}, "training.memory_headroom: Input should be less than 1"),
         (
             {"scorers": [{"name": "a", "type": "agreement", "answer": "whole", "low": 0.9, "high": 0.3}]},
             r"scorers.0: low \(0.9\) exceeds high",

@@ -33,3 +33,24 @@ def test_tries_that_take_long_count() -> None:
 
 def test_no_patience_is_none() -> None:
     assert OutagePatience(0.0).next_pause(1.0) is None
+
+
+def test_work_that_got_further_has_a_second_outage_to_itself() -> None:
+    patience = OutagePatience(200.0)
+    patience.reached(3)
+    assert patience.next_pause(10.0) == 2.0
+    patience.reached(4)
+    assert sum(pauses(patience, 5000.0)) == 200.0
+
+
+def test_work_that_fails_at_the_same_place_again_gets_no_more_time() -> None:
+    patience = OutagePatience(200.0)
+    now, tries = 10.0, 0
+    for place in (1, 2, 3):
+        patience.reached(place)
+    while (pause := patience.next_pause(now)) is not None:
+        now, tries = now + pause, tries + 1
+        for place in (1, 2, 3):
+            patience.reached(place)
+    assert now == 210.0
+    assert tries == 8

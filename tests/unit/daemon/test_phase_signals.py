@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -12,7 +14,7 @@ from tao_daemon.config import parse_config
 from tao_daemon.daemon.phases import RoundWork
 from tao_daemon.daemon.round_parts import Parts, RoundSettings
 from tao_daemon.domain.completion import Completion, CompletionGroup, ScoredGroup
-from tao_daemon.domain.errors import PassTimeout
+from tao_daemon.domain.errors import NothingSampled, PassTimeout, UpstreamError
 from tao_daemon.domain.events import PhaseFailed
 from tao_daemon.domain.round import Phase, RoundState
 from tao_daemon.domain.signals import Signal, TrainingEnded, TrainingStepped
@@ -76,6 +78,25 @@ async def test_the_deadline_of_a_pass_is_no_outage_to_wait_for(tmp_path: Path, m
         event = await work.run(RUNNING)
     assert isinstance(event, PhaseFailed)
     assert len(tries) == 1
+
+
+async def test_no_prompt_is_to_blame_for_a_server_that_stays_away_or_refuses_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = training(tmp_path, [], "false")
+    assert (await work.run(RUNNING)) == PhaseFailed(1, 1, Phase.TRAINING, ANY, blameless=False)
+
+    async def away(running: RoundState) -> Any:
+        raise UpstreamError("nobody listens")
+
+    async def refused(running: RoundState) -> Any:
+        raise NothingSampled("none of 64 prompts")
+
+    monkeypatch.setattr(work, "_attempt", refused)
+    assert await work.run(RUNNING) == PhaseFailed(1, 1, Phase.TRAINING, "none of 64 prompts", blameless=True)
+    monkeypatch.setattr(work, "_attempt", away)
+    monkeypatch.setattr(work, "_settings", replace(SETTINGS, outage_seconds=0.0))
+    assert await work.run(RUNNING) == PhaseFailed(1, 1, Phase.TRAINING, "nobody listens", blameless=True)
 
 
 async def test_a_training_that_is_cancelled(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import MappingProxyType
@@ -9,7 +10,7 @@ from types import MappingProxyType
 import pytest
 
 from tao_daemon.config import Gate
-from tao_daemon.domain.completion import REFUSED, Answer, CompletionGroup
+from tao_daemon.domain.completion import REFUSED, UNANSWERED, Answer, CompletionGroup
 from tao_daemon.domain.errors import UpstreamError
 from tao_daemon.domain.ports import SamplingAids
 from tao_daemon.domain.prompt import Prompt, Source
@@ -113,6 +114,14 @@ async def test_a_candidate_that_refuses_or_repeats_itself_fails(text: str, crite
     assert f"{criterion} increase 0.25 exceeds" in found.verdict.summary
 
 
+@pytest.mark.parametrize("count", [65, 97])
+async def test_no_batch_is_a_single_prompt(count: int) -> None:
+    sampler = Answers()
+    assert len((await evaluate(sampler, count=count)).pairs) == count
+    assert max(size for _, size in sampler.asked) - min(size for _, size in sampler.asked) <= 1
+    assert max(size for _, size in sampler.asked) <= BATCH_PROMPTS
+
+
 async def test_remarks_end_the_reasons() -> None:
     found = await evaluate(Answers(), remarks=("judged by what it was trained to please: judge",))
     assert found.verdict.reasons[-1] == "judged by what it was trained to please: judge"
@@ -134,15 +143,56 @@ async def test_lengths_and_truncation_reach_the_gate() -> None:
     assert evaluation.verdict.decision is Decision.FAIL
 
 
-@pytest.mark.parametrize("model", [None, "new"])
-@pytest.mark.parametrize("answer", [Answer("", 0, REFUSED), Answer("unscorable", 3, "stop")])
-async def test_a_refused_or_unscorable_prompt_leaves_both_sides(model: str | None, answer: Answer) -> None:
+@pytest.mark.parametrize(
+    ("model", "answer"),
+    [
+        (None, Answer("", 0, REFUSED)),
+        (None, Answer("", 0, UNANSWERED)),
+        (None, Answer("unscorable", 3, "stop")),
+        ("new", Answer("unscorable", 3, "stop")),
+    ],
+)
+async def test_a_prompt_that_the_incumbent_has_no_answer_to_or_that_is_unscorable_leaves_both_sides(
+    model: str | None, answer: Answer
+) -> None:
     few = await evaluate(Answers({(model, f"p{n}"): answer for n in range(6)}))
     assert [pair.prompt_id for pair in few.pairs] == [f"p{n}" for n in range(6, 64)]
     assert len(few.answers) == 58
     assert few.verdict.decision is Decision.PASS
     many = await evaluate(Answers({(model, f"p{n}"): answer for n in range(7)}))
     assert many.verdict.decision is Decision.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("reason", [REFUSED, UNANSWERED])
+async def test_what_only_the_candidate_has_no_answer_to_counts_against_it(reason: str) -> None:
+    """As a server refuses what a model says in place of a required tool's arguments."""
+    nothing = Answer("", 0, reason)
+    found = await evaluate(Answers({("new", f"p{n}"): nothing for n in range(6)}))
+    assert [(pair.incumbent_score, pair.candidate_score) for pair in found.pairs[:6]] == [(0.2, 0.0)] * 6
+    assert len(found.pairs) == 64
+    assert found.verdict.decision is not Decision.PASS
+    assert found.verdict.reasons[-1] == "no answer of the candidate, counted as 0, to 6 prompts"
+    neither = await evaluate(Answers({(model, f"p{n}"): nothing for n in range(6) for model in (None, "new")}))
+    assert len(neither.pairs) == 58
+
+
+async def test_a_scorers_server_that_is_down_leaves_no_other_scoring_behind() -> None:
+    class Down(Scores):
+        asked = 0
+
+        async def absolute(self, prompt: Prompt, texts: Sequence[str]) -> Sequence[float | None]:
+            Down.asked += 1
+            if Down.asked == 5:
+                raise UpstreamError("the judge is down")
+            await asyncio.sleep(30)
+            raise AssertionError("cancelled long before")
+
+    before = asyncio.all_tasks()
+    with pytest.raises(UpstreamError, match="the judge is down"):
+        await Evaluator(Answers(), Down(), GATE).evaluate(
+            prompts(), incumbent=None, candidate="new", seed=1, distance={}, progress=lambda done, total: None
+        )
+    assert asyncio.all_tasks() == before
 
 
 async def test_an_answer_that_cannot_be_had_is_no_verdict() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tao_daemon.sampling.bounded import as_finished, together
+from tao_daemon.clients.bounded import as_finished, together
 
 
 class Meter:
@@ -141,3 +141,26 @@ async def test_together_the_first_failure_ends_the_others() -> None:
     with pytest.raises(KeyError, match="a bug"):
         await together([meter.job(30), fail(), meter.job(30)])
     assert (meter.started, meter.ended) == (2, 2)
+
+
+async def test_together_a_cancellation_that_comes_after_a_failure_is_not_lost() -> None:
+    """As a round that is cancelled while its judge is down, and a reward model takes its time to end."""
+    failed = asyncio.Event()
+
+    async def fail() -> int:
+        failed.set()
+        raise KeyError("down")
+
+    async def slow_to_end() -> int:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            await asyncio.sleep(0.1)
+        return 0
+
+    task = asyncio.create_task(together([slow_to_end(), fail()]))
+    await failed.wait()
+    await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

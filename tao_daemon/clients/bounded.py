@@ -42,12 +42,13 @@ async def as_finished(
 async def together(jobs: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """All at once; results in the order of the jobs. The first exception is raised when the others are cancelled and
     have ended."""
+    tasks = [asyncio.get_running_loop().create_task(job) for job in jobs]
     try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(job) for job in jobs]
-    except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    return [task.result() for task in tasks]
+        return await asyncio.gather(*tasks)
+    finally:  # A TaskGroup would lose a cancellation that comes while the others end.
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class _Slots(Generic[T]):
