@@ -16,6 +16,13 @@ from rich.table import Table
 _DIRECTORY = Path(__file__).parent / "results"
 
 
+def published(name: str) -> list[dict[str, Any]]:
+    """The rows of results/<name>.json; none before the first run."""
+    path = _DIRECTORY / f"{name}.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.is_file() else []
+    return rows
+
+
 def publish(name: str, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
     """Print `rows` as a table and write them with `summary` and the machine to results/<name>.json."""
     table = Table(*rows[0], title=name)

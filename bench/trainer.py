@@ -26,15 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from bench import sampler
-from bench.publishing import publish
+from bench.publishing import publish, published
 from tao_daemon.embedded.model import ensure_model
 
 PROMPT_TOKENS = (64, 512, 1024)
 GOALS = {64: 2.0, 512: 4.0, 1024: 5.0}
 SIDES = ("tao", "trl")
 RUNS = 2
-RESULTS = Path(__file__).parent / "results" / "trainer.json"
-SAMPLER_RESULTS = RESULTS.with_name("sampler.json")
+SAMPLER_RESULTS = Path(__file__).parent / "results" / "sampler.json"
 
 
 class Side:
@@ -122,7 +121,7 @@ def main() -> None:
 
 def _publish(*new: dict[str, Any]) -> None:
     """With the rows of other lengths that are there: what was measured is not lost to an interruption."""
-    known = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
+    known = published("trainer")
     by_length = {int(row["prompt_tokens"]): row for row in (*known, *new)}
     rows = [by_length[length] for length in sorted(by_length)]
     summary = {

@@ -146,7 +146,7 @@ def _by_strategy(scored: Sequence[ScoredGroup]) -> dict[str, float]:
 async def _trl(lab: Lab, cell: Cell, task: Task, number: int, start: AdapterRecord | None) -> Round:
     place = {"first": (number - 1) * PROMPTS, "count": PROMPTS}
     out, result, _ = await _child(lab, "trl_grpo", cell, task, place, start, dict(cell.settings))
-    adapter = lab.publish(out / "artefact", start, "trl")
+    adapter = lab.publish(out / "artefact", start)
     seconds = {name: result[f"{name}_seconds"] for name in ("sampling", "scoring", "training")}
     return Round(
         adapter,
@@ -177,7 +177,7 @@ async def _labelled(lab: Lab, cell: Cell, task: Task, number: int, course: Cours
     for rate in (course.rate,) if course.rate else LABELLED_RATES:
         out, result, _ = await _child(lab, "labelled", cell, task, place, None, {"learning_rate": rate})
         for artefact in sorted(out.glob("epoch-*"), key=lambda path: int(path.name[6:])):
-            adapter, epochs = lab.publish(artefact, None, "labelled"), artefact.name[6:]
+            adapter, epochs = lab.publish(artefact, None), artefact.name[6:]
             async with lab.serving(adapter):
                 dev = await evaluated(lab, task, Split.DEV, cell.seed, DEV_PROMPTS, adapter)
             trials.append(_Trial(rate, int(epochs), adapter, result["seconds"][epochs], dev["score"]))

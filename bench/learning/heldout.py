@@ -12,7 +12,6 @@ from bench.learning.lab import Lab
 from bench.learning.plan import DRIFT_PROMPTS
 from bench.learning.tasks.task import Split, Task
 from tao_daemon.domain.adapter import AdapterRecord
-from tao_daemon.domain.completion import REFUSED
 from tao_daemon.domain.ports import DivergenceJob
 from tao_daemon.evaluation.statistics import bootstrap_mean
 
@@ -28,8 +27,8 @@ async def evaluated(
     began = time.monotonic()
     answers = await lab.asker(task).answer(prompts, model=adapter.name if adapter else None)
     seconds = time.monotonic() - began
-    if any(answer.finish_reason == REFUSED for answer in answers):
-        raise RuntimeError(f"the server refused prompts of task {task.name}; see {lab.cache / 'vllm.log'}")
+    if any(answer.is_none for answer in answers):
+        raise RuntimeError(f"the server did not answer prompts of task {task.name}; see {lab.cache / 'vllm.log'}")
     scores = [task.truth(item, answer.text) for item, answer in zip(items, answers, strict=True)]
     scorer = lab.scorer(task)
     rewards = [

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from tao_daemon.domain.ports import Examples, SamplingAids, TrainingJob
 from tao_daemon.domain.prompt import Prompt
 from tao_daemon.embedded.model import ensure_model
 from tao_daemon.embedded.vllm_server import EmbeddedVllm
+from tao_daemon.learning.checkpoints import base_digest
 from tao_daemon.learning.subprocess_trainer import SubprocessTrainer
 from tao_daemon.registry.adapter_store import DirectoryAdapterStore
 from tao_daemon.rollout.vllm_fleet import VllmFleet
@@ -54,6 +56,11 @@ class Lab:
     store: DirectoryAdapterStore
     fleet: VllmFleet
     attempts: Any
+
+    @cached_property
+    def base_digest(self) -> str:
+        """Of all adapters' base: a pass over its weights, once."""
+        return base_digest(self.model_dir)
 
     def sampler(self, task: Task, sampled: str) -> VllmSampler:
         """Plain completions alone, or some of them under the task's strategies: the same number either way."""
@@ -107,7 +114,7 @@ class Lab:
         trainer = self.trainer(settings)
         job = TrainingJob(next(self.attempts), 1, tuple(groups), start, seed)
         result = await trainer.train(job, lambda _: None)
-        return self.publish(Path(result.directory), start, result.base_digest), dict(result.metrics)
+        return self.publish(Path(result.directory), start), dict(result.metrics)
 
     def trainer(self, settings: dict[str, Any]) -> SubprocessTrainer:
         chosen = {"base_model": self.model_dir, "rank": RANK, "alpha": ALPHA, "min_spread": MIN_SPREAD, **settings}
@@ -116,9 +123,10 @@ class Lab:
     def _attempt(self, number: int, attempt: int) -> Path:
         return self.cache / "attempts" / str(number) / f"training-{attempt}"
 
-    def publish(self, artefact: Path, start: AdapterRecord | None, base_digest: str) -> AdapterRecord:
+    def publish(self, artefact: Path, start: AdapterRecord | None) -> AdapterRecord:
         """Through preflight into the store, like any candidate."""
-        lineage = Lineage(next(self.attempts), start.name if start else None, BASE, base_digest, (), (), "")
+        parent = start.name if start else None
+        lineage = Lineage(next(self.attempts), parent, BASE, self.base_digest, (), (), "")
         return self.store.publish(str(artefact), lineage, time.time())
 
     @asynccontextmanager

@@ -61,7 +61,7 @@ def page(cells: Cells, written: str) -> str:
         parts += [_section("screen", task, found) for task, found in screened]
     final = [(task, found) for (plan, task), found in plans.items() if plan == "final" and _is_told(found)]
     if final:
-        parts.append("## Final: several seeds and rounds")
+        parts.append("## Final: rounds in a row")
         parts.append(
             f"Ours runs {OWN_ROUNDS} rounds of {PROMPTS} prompts, labelled fine-tuning {FINAL_ROUNDS['labelled']}, "
             f"TRL {FINAL_ROUNDS['trl_grpo']}. Ours goes through the daemon's gate: a candidate serves, "
@@ -94,7 +94,8 @@ def _head(cells: Cells) -> str:
 
 Does a round make the model better at what it is asked, without labels? And how does that compare with fine-tuning on
 labels, and with TRL's GRPO? SmolLM2-135M-Instruct on {"/".join(map(str, cores))} CPU cores, three tasks whose truth a
-program knows; training sees rewards alone. Every number comes from a file in `bench/results/learning/cells/`.
+program knows; training sees rewards alone. Every number of the tables comes from a file in
+`bench/results/learning/cells/`.
 
 ```
 make bench NAME=learning                          # what is missing of the screen, then of the final; resumes
@@ -191,8 +192,9 @@ def _reading() -> str:
   range of the seeds' means stands in brackets. It says nothing about other training seeds than those that ran.
 - **Gain** is paired, prompt by prompt. **All right** is the share of answers without any fault. **Reward** is what the
   task's own scorers say of the held-out answers: where it rises and the score does not, the reward was fooled.
-- Settings, checkpoints and the winner are chosen on the dev split, never on held-out prompts. The winner is the best
-  there; the product's default settings where they are within a standard error of it.
+- Settings, the winner, and rate and epochs of `labelled` are chosen on the dev split, never on held-out prompts. Ours
+  chooses its weights within a training by the KL budget, and by groups of its own prompts where there are enough. The
+  winner is the best on the dev split; the product's default settings where they are within a standard error of it.
 - **Seconds** are wall-clock on whatever else the machine did; compare them with care. Sampling of a batch that several
   columns share is counted for each of them. TRL generates with transformers, ours samples with vLLM. For `labelled` the
   seconds are those of the chosen setting alone.
