@@ -53,15 +53,20 @@ class LiveFeed:
         self._closed = True
         self._wake()
 
-    async def follow(self, after: int | None) -> AsyncIterator[Happening]:
-        """Everything after journal entry `after`, or from now on; ends with the daemon.
+    async def start(self, after: int | None) -> int:
+        """The journal entry after which a reader goes on: `after`, or the last one there is now.
 
         An entry that is not there yet is one of a journal that a backup replaced: from now on, too.
+
+        Raises JournalError.
         """
+        head = await asyncio.to_thread(self._head)
+        return head if after is None else min(after, head)
+
+    async def follow(self, cursor: int) -> AsyncIterator[Happening]:
+        """Everything after journal entry `cursor`; ends with the daemon. Raises JournalError."""
         seen = -1
         told: dict[str, Any] | None = None
-        head = await asyncio.to_thread(self._head)
-        cursor = head if after is None else min(after, head)
         while not self._closed:
             tick = self._tick
             while seen != self._transitions:

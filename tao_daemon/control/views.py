@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
@@ -154,12 +154,15 @@ def live_route(feed: LiveFeed, access: Access) -> APIRouter:
     """What happens, while it happens."""
     router = APIRouter(prefix="/v1", tags=["now"], responses=RESPONSES, dependencies=[access.to(Scope.READ)])
 
-    @router.get("/events", response_class=EventSourceResponse, summary="Transitions and progress as they happen")
-    async def events(
+    async def start(
         after: NotNegative | None = None,
         last_event_id: Annotated[int | None, Header(ge=0, le=2**53)] = None,
-    ) -> AsyncIterator[ServerSentEvent]:
-        cursor = last_event_id if last_event_id is not None else after
+    ) -> int:
+        return await feed.start(last_event_id if last_event_id is not None else after)
+
+    # `cursor` is known before the answer begins: what happens once a reader sees the answer's head is in its stream.
+    @router.get("/events", response_class=EventSourceResponse, summary="Transitions and progress as they happen")
+    async def events(cursor: int = Depends(start)) -> AsyncIterator[ServerSentEvent]:
         try:
             async for happening in feed.follow(cursor):
                 number = None if happening.id is None else str(happening.id)
