@@ -119,7 +119,7 @@ async def started(store: Filled, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not is_so():
             await asyncio.sleep(0.01)
 

@@ -33,7 +33,7 @@ async def test_it_follows_and_tries_again(tmp_path: Path, monkeypatch: pytest.Mo
     store: Any = SimpleNamespace(get=lambda name: SimpleNamespace(name=name))
     task = asyncio.create_task(InPlaceDelivery("live", board, store, flip).run())
     board.publish(Routes(1, "a"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while flips != ["a"]:
             await asyncio.sleep(0.005)
         board.publish(Routes(2, "a", unready=("x",)))

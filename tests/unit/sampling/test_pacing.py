@@ -156,7 +156,7 @@ async def test_a_cancelled_waiter_takes_no_turn_with_it() -> None:
     await asyncio.gather(waiter, return_exceptions=True)
     release.set()
     await holder
-    async with asyncio.timeout(1.0), pace.turn():
+    async with asyncio.timeout(20), pace.turn():
         pass
 
 
