@@ -124,10 +124,12 @@ def _round() -> Row:
                 colors=PHASES,
             ),
             lines(
-                "A round is due",
-                "1 while one is due and has not begun: an open rollout or the clearing up of the last one keeps it.",
+                "What keeps a round",
+                "due: one is due and has not begun, for an open rollout or the clearing up of the last one. "
+                "prompts: enough are buffered, and the scorers match too few.",
                 "none",
                 Query(f"max(tao_round_due{{{S}}})", "due"),
+                Query(f"max(tao_round_lacks_prompts{{{S}}})", "prompts"),
                 steps=True,
                 high=1,
                 decimals=0,

@@ -88,6 +88,7 @@ def build_workers(ground: Ground) -> Workers:
         clock=time.time,
         mailbox=lambda: supervisor.waiting,
         replicas=keeper.report,
+        lacks_prompts=lambda: scheduler.lacks_prompts,
     )
     limit = config.buffer.max_prompt_bytes
     source = KafkaSource(config.kafka, ground.store, max_prompt_bytes=limit, emit=ground.signals, clock=time.time)

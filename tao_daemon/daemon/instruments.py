@@ -51,15 +51,17 @@ class Instruments:
         clock: Clock,
         mailbox: Callable[[], int],
         replicas: Callable[[], Sequence[ReplicaStatus]],
+        lacks_prompts: Callable[[], bool],
     ) -> None:
         """`state` is the one before the first transition; `mailbox` gives the number of events that wait, `replicas`
-        how each was at its last look."""
+        how each was at its last look, `lacks_prompts` whether scorers match too few for a round."""
         self._metrics = metrics
         self._traffic = traffic
         self._policy = policy
         self._clock = clock
         self._mailbox = mailbox
         self._replicas = replicas
+        self._lacks_prompts = lacks_prompts
         self._state = state
         self._phase_began = 0.0
         self._approval_since = 0.0
@@ -90,6 +92,7 @@ class Instruments:
             behind=len(self._traffic.behind(state.routes.generation)),
         )
         self._metrics.machine.waiting(self._mailbox())
+        self._metrics.rounds.lacks_prompts(self._lacks_prompts())
         self._metrics.rollout.holding(self._why_it_holds(state.open_rollout))
         for replica in self._replicas():
             self._metrics.serving.replica(

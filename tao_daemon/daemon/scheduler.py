@@ -44,7 +44,8 @@ class _Looked:
 
 
 class RoundScheduler:
-    """Runs on the event loop. `reason` says why no round runs, or why one does."""
+    """Runs on the event loop. `reason` says why no round runs, or why one does; `lacks_prompts` is true while
+    enough are counted for a round, and those that it can use are too few."""
 
     def __init__(
         self,
@@ -70,6 +71,7 @@ class RoundScheduler:
         self._loop = asyncio.get_running_loop()
         self._looked: _Looked | None = None
         self.reason = "starting"
+        self.lacks_prompts = False
 
     def hear(self, signal: Signal) -> None:
         """An `Emit`: a committed batch may make a round due. Callable from any thread."""
@@ -101,30 +103,25 @@ class RoundScheduler:
         try:
             async with asyncio.timeout(_STATS_SECONDS):
                 stats = await self._store.stats()
+            now = self._clock()
+            decision = decide(now, self._trigger_state(stats, now))
+            missing = await self._missing(stats, now) if decision.run else None
         except (TimeoutError, TaoError) as error:
             self.reason = f"the buffer does not answer: {error}"
             return
-        now = self._clock()
-        decision = decide(now, self._trigger_state(stats, now))
-        self.reason = decision.reason
-        if not decision.run:
-            return
-        if missing := await self._missing(stats, now):
-            self.reason = missing
-        elif decide(now, self._trigger_state(stats, now)).run:  # nobody else began one meanwhile
+        self.reason, self.lacks_prompts = missing or decision.reason, missing is not None
+        # Nobody else began one meanwhile?
+        if not missing and decide(now, self._trigger_state(stats, now)).run:
             self._post(RoundRequested(decision.reason))
 
     async def _missing(self, stats: BufferStats, now: float) -> str | None:
         """What a round would lack, though enough is counted. Seldom looked up: it reads prompts on the store's thread,
-        which serves intake."""
+        which serves intake. Raises TimeoutError, TaoError."""
         last = self._looked
         if last is not None and (now < last.at + _PULSE_SECONDS or stats == last.stats):
             return last.missing
-        try:
-            async with asyncio.timeout(_PROMPTS_SECONDS):
-                missing = await missing_prompts(self._store, self._claims)
-        except (TimeoutError, TaoError) as error:
-            return f"the buffer does not answer: {error}"
+        async with asyncio.timeout(_PROMPTS_SECONDS):
+            missing = await missing_prompts(self._store, self._claims)
         self._looked = _Looked(now, stats, missing) if missing else None
         return missing
 

@@ -76,6 +76,11 @@ DUE = flag(
     "1 while a round is due and has not begun.",
     "For long: an open rollout or a round that is being put away keeps it waiting.",
 )
+LACKS_PROMPTS = flag(
+    "tao_round_lacks_prompts",
+    "1 while prompts enough for a round are buffered, and its scorers match too few of them.",
+    "For long: no round will ever begin. `tao-daemon status` says what is missing.",
+)
 FAMILIES = (
     ENDED,
     LAST_ENDED,
@@ -87,6 +92,7 @@ FAMILIES = (
     PHASE_SUCCESS,
     PHASE_FAILURES,
     DUE,
+    LACKS_PROMPTS,
 )
 
 
@@ -104,9 +110,13 @@ class RoundMetrics:
         self._phase_success = make_gauge(PHASE_SUCCESS, registry)
         self._phase_failures = make_counter(PHASE_FAILURES, registry)
         self._due = make_gauge(DUE, registry)
+        self._lacks_prompts = make_gauge(LACKS_PROMPTS, registry)
 
     def due(self, due: bool) -> None:
         self._due.set(due)
+
+    def lacks_prompts(self, lacks: bool) -> None:
+        self._lacks_prompts.set(lacks)
 
     def progressed(self, signal: PhaseProgressed) -> None:
         self._progress.set(signal.done / signal.total if signal.total else 0.0)

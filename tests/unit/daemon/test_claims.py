@@ -129,6 +129,7 @@ async def test_the_scheduler_waits_for_prompts_that_a_round_can_use(store: Fille
     store.put(300, conversation="other")
     made.nudge()
     await until(lambda: "that a scorer matches" in made.reason)
+    assert made.lacks_prompts
     asked = len(looks)
     for _ in range(5):
         made.nudge()
@@ -138,6 +139,15 @@ async def test_the_scheduler_waits_for_prompts_that_a_round_can_use(store: Fille
     store.put(100)
     await until(lambda: bool(posts))
     assert isinstance(posts[0], RoundRequested)
+    assert not made.lacks_prompts
+
+
+async def test_prompts_too_few_by_count_are_no_fault_of_scorers(store: Filled, started: Any) -> None:
+    made, posts, looks = started
+    store.put(3, conversation="other")
+    made.nudge()
+    await until(lambda: made.reason != "starting")
+    assert (made.lacks_prompts, posts, looks) == (False, [], [])
 
 
 @pytest.fixture

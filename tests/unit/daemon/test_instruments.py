@@ -58,6 +58,7 @@ class Daemon:
         self.state = state or State()
         self.metrics = Metrics("1", lambda: self.now)
         self.traffic = TrafficBoard(10.0, lambda: self.now)
+        self.lacks_prompts = False
         self.replicas = [ReplicaStatus("http://u:secret@one:8000", True, "0.32.0", ("a", "b"), False, ())]
         self.instruments = Instruments(
             self.metrics,
@@ -67,6 +68,7 @@ class Daemon:
             clock=lambda: self.now,
             mailbox=lambda: 3,
             replicas=lambda: self.replicas,
+            lacks_prompts=lambda: self.lacks_prompts,
         )
 
     def see(self, *events: Event) -> Daemon:
@@ -218,6 +220,9 @@ def test_replicas_and_gateways_are_looked_at_before_a_scrape() -> None:
     assert daemon.value("tao_serving_drifts_total") == 1
     assert daemon.value("tao_rollout_unready_replicas") == 1
     assert daemon.value("tao_daemon_mailbox_events") == 3
+    assert daemon.value("tao_round_lacks_prompts") == 0
+    daemon.lacks_prompts = True
+    assert daemon.value("tao_round_lacks_prompts") == 1
     daemon.traffic.hear(GatewayReport("reports", 0))
     daemon.traffic.hear_poll("polls", 1, 20.0)
     assert daemon.value("tao_rollout_live_gateways") == 2
