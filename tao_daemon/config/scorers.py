@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tao_daemon.config.values import (
     Fraction,
@@ -37,6 +37,13 @@ class _Scorer(Section):
     """Weight among the scorers of a prompt."""
     timeout_seconds: Seconds = 5.0
     """Deadline for one answer; over it, the answer's group is dropped and counted."""
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, name: str) -> str:
+        if name == "none":
+            raise ValueError("'none' is what metrics say of prompts without a scorer; give the scorer another name")
+        return name
 
 
 class JsonSchemaScorer(_Scorer):

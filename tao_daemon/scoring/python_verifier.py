@@ -103,7 +103,7 @@ def _start(function: Function, request: dict[str, Any], text: str) -> Future[Sco
 
 def _in_range(value: Any) -> Score:
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, str | bytes) else float(value)
     except (TypeError, ValueError):
         return Failure.OUT_OF_RANGE
     return number if math.isfinite(number) and 0.0 <= number <= 1.0 else Failure.OUT_OF_RANGE

@@ -50,6 +50,7 @@ REFERENCE = Path(__file__).parents[3] / "config.toml"
         ),
         ({"gateway": {"processes": 3, "metrics_port": 65_534}}, "end at 65535"),
         ({"sampling": {"strategies": [{"name": "x", "instruction": "i"}] * 2}}, "x is used twice"),
+        ({"scorers": [{"name": "none", "type": "regex", "pattern": "a"}]}, "give the scorer another name"),
     ],
 )
 def test_errors_name_the_key_and_the_remedy(data: dict[str, object], named: str) -> None:

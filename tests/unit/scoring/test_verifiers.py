@@ -80,7 +80,7 @@ async def test_a_function_scores_by_request_and_answer() -> None:
     assert await verifier.check({"want": "a"}, "b") == 0.0
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -0.1, 1.1, None, "high", [1]])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -0.1, 1.1, None, "high", "0.5", [1]])
 async def test_what_is_no_score_is_a_failure_and_never_0(value: Any) -> None:
     assert await verifier_of(lambda request, answer: value).check({}, "a") is Failure.OUT_OF_RANGE
 
