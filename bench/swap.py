@@ -52,7 +52,7 @@ async def measure(root: Path, swaps: int) -> dict[str, Any]:
         running.remember([*settling(1, running.adapters[0]), *settling(2, running.adapters[1])])
         await running.start("daemon")
         await running.start("gateway")
-        await running.until(lambda s: s["fleet"] == {"gateways": 2, "unready": []}, 60, "both gateways")
+        await running.until(lambda s: s["fleet"]["gateways"] == 2 and not s["fleet"]["unready"], 60, "both gateways")
         await running.post("/v1/rollout/undo", to="base", reason="begin")
         quiet, busy = Seconds(), Seconds()
         async with LiveLoad(running.gateway, clients=CLIENTS) as load:

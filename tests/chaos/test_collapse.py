@@ -98,8 +98,8 @@ async def test_a_fooled_judge_that_also_judges_ruins_the_model(run: Runs, seed: 
     course = await run(BLIND, seed)
     truths = [row.truth for row in course.rows]
     assert max(truths) > course.base.truth + 0.2
-    assert course.serving.truth < 0.1
-    assert course.rows[-1].shares["fooling"] > 0.9
+    assert course.serving.truth < course.base.truth / 2
+    assert course.rows[-1].shares["fooling"] > 0.8
     collapsed = next(row.round for row in course.rows if row.truth < course.base.truth)
     assert first(course, "meter.kl_to_base") < collapsed
     assert first(course, "meter.entropy") < 20
