@@ -24,6 +24,7 @@ def make_tiny_site(make_site: Callable[..., Any], tiny_vllm: Any) -> Callable[..
             "training": {
                 "base_model": str(tiny_vllm.model),
                 "learning_rate": 0.02,
+                "continued_learning_rate": 0.02,
                 # A random model moves only by large steps that no clip holds back.
                 "epochs": 8,
                 "clip_low": 0.9,

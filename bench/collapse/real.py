@@ -45,7 +45,7 @@ PROMPTS, HELD_OUT, DRIFT = 10, 48, 16
 round, for the score that is reported."""
 SAMPLING = Sampling(completions=6, max_tokens=32, concurrent_prompts=PROMPTS, max_waiting_requests=64)
 """Shorter than what clients ask for: completions that are cut off are left out, and do not earn 0 for it."""
-TRAINING = {"learning_rate": 1e-3, "groups_per_step": 4, "epochs": 2}
+TRAINING = {"learning_rate": 1e-3, "continued_learning_rate": 1e-3, "groups_per_step": 4, "epochs": 2}
 """Twice the default rate, so that noise has it easier; 6 steps a round."""
 GATE = Gate(prompts=32, min_prompts=32, min_differing_pairs=5)
 """Smaller than anybody should use: chance has it easier."""

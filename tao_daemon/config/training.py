@@ -24,7 +24,11 @@ class Training(Section):
     alpha: Positive = 32
     """LoRA scaling numerator (scaling = alpha / rank)."""
     learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 5e-4
-    """AdamW step size at its highest: it rises over the first tenth of the steps, then falls in a line to 0."""
+    """AdamW step size at its highest, where training starts from the base model: it rises over the first tenth of the
+    steps, then falls in a line to 0."""
+    continued_learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 2e-4
+    """The same where training starts from the adapter that serves: there both LoRA matrices move from the first step
+    on, and the same rate goes several times as far."""
     epochs: Positive = 2
     """Passes over the round's groups."""
     groups_per_step: Positive = 8

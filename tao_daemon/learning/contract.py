@@ -73,6 +73,11 @@ class TrainingSpec:
     resume_from: tuple[str, ...] = ()
     """Directories of earlier attempts at the same training, the newest first, as absolute paths."""
 
+    @property
+    def rate_key(self) -> str:
+        """The configuration's key that `learning_rate` comes from."""
+        return "training.continued_learning_rate" if self.start_adapter else "training.learning_rate"
+
 
 @dataclass(frozen=True, slots=True)
 class PhaseEntered:

@@ -127,7 +127,8 @@ def measure(
     if not answers:
         raise TrainingError(
             "no answer of the candidate to measure its divergence on: it answered every prompt with nothing, or "
-            "gate.divergence_prompts are too few; lower training.learning_rate or training.kl_budget, or raise those"
+            "gate.divergence_prompts are too few; lower the learning rate of [training] or training.kl_budget, or "
+            "raise those"
         )
     sizes = [len(answer.prompt_token_ids) + len(answer.token_ids) for answer in answers]
     limit = min(measuring_fit(spec, sizes, available()).micro_batch_tokens, spec.micro_batch_tokens)

@@ -45,10 +45,10 @@ def checked_change(fingerprint: Fingerprint) -> float:
     changes = [probes.change(probe) for probe in fingerprint.probes]
     if not all(map(math.isfinite, changes)):
         raise TrainingError(
-            "the trained adapter gives log-probabilities that are not finite; lower training.learning_rate"
+            "the trained adapter gives log-probabilities that are not finite; lower the learning rate of [training]"
         )
     if max(changes) == 0:
         raise TrainingError(
-            "the trained adapter changes nothing on its own training data; raise training.learning_rate"
+            "the trained adapter changes nothing on its own training data; raise the learning rate of [training]"
         )
     return max(changes)

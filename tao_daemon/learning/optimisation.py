@@ -60,7 +60,7 @@ def optimise(
     looks = look_steps(len(plan) // spec.epochs, spec.epochs)
     for number in range(len(course.steps) + 1, len(plan) + 1):
         step = learner.gradient([groups[index] for index in plan[number - 1]])
-        _check(step, number, len(plan))
+        _check(step, number, len(plan), spec)
         learner.move(rate_share(number, len(plan)))
         course = course.stepped(step)
         if number in looks:
@@ -83,10 +83,10 @@ def schedule(groups: int, spec: TrainingSpec) -> list[list[int]]:
     return steps
 
 
-def _check(step: Step, number: int, of: int) -> None:
+def _check(step: Step, number: int, of: int, spec: TrainingSpec) -> None:
     if not (math.isfinite(step.loss) and math.isfinite(step.gradient_norm)):
         raise TrainingError(
-            f"step {number} of {of}: loss {step.loss}, gradient norm {step.gradient_norm}; lower training.learning_rate"
+            f"step {number} of {of}: loss {step.loss}, gradient norm {step.gradient_norm}; lower {spec.rate_key}"
         )
 
 
@@ -95,13 +95,13 @@ def _look(learner: Learner, spec: TrainingSpec, company: Company, course: Course
     number = len(course.steps)
     kl = company.meter.nats()
     if math.isnan(kl):
-        raise TrainingError(f"after step {number} the policy gives no numbers; lower training.learning_rate")
+        raise TrainingError(f"after step {number} the policy gives no numbers; lower {spec.rate_key}")
     course = course.went(Distance(number, kl))
     if kl > spec.kl_budget:
         if not course.kept:
             raise TrainingError(
                 f"after step {number}, the first look, the policy is {kl:.3g} nats per token from its start, "
-                f"training.kl_budget is {spec.kl_budget:g}; lower training.learning_rate, or raise the budget"
+                f"training.kl_budget is {spec.kl_budget:g}; lower {spec.rate_key}, or raise the budget"
             )
         return course
     if company.dev is None:
@@ -109,7 +109,7 @@ def _look(learner: Learner, spec: TrainingSpec, company: Company, course: Course
         return course.keeping(number)
     look = company.dev.look(number)
     if not math.isfinite(look.improvement):
-        raise TrainingError(f"after step {number} the dev groups give no numbers; lower training.learning_rate")
+        raise TrainingError(f"after step {number} the dev groups give no numbers; lower {spec.rate_key}")
     course = course.looked(look)
     if not course.stands(look):
         return course

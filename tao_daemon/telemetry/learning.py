@@ -26,7 +26,7 @@ LOSS = gauge(
     "tao_learning_loss",
     "loss",
     "Loss of the latest optimizer step. A policy gradient's loss need not fall.",
-    "It is not a number, or jumps: lower training.learning_rate.",
+    "It is not a number, or jumps: lower the learning rate.",
     start=UNKNOWN,
 )
 KL = gauge(
