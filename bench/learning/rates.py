@@ -33,7 +33,7 @@ from tao_daemon.domain.ports import Example
 RESULTS = Path(__file__).parents[1] / "results" / "learning" / "rates.jsonl"
 SEED = 0
 DEFAULT = 5e-4
-FIRST_RATES = (DEFAULT, 2e-4)
+FIRST_RATES = (DEFAULT, 3e-4, 2e-4)
 LATER_RATES = (5e-4, 2e-4)
 TRUTH_PROMPTS = 256
 
