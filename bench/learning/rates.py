@@ -26,15 +26,16 @@ from bench.learning.lab import Lab, lab
 from bench.learning.plan import PROMPTS
 from bench.learning.tasks import TASKS
 from bench.learning.tasks.task import Split, Task
+from tao_daemon.config import Training
 from tao_daemon.domain.adapter import AdapterRecord
 from tao_daemon.domain.completion import ScoredGroup
 from tao_daemon.domain.ports import Example
 
 RESULTS = Path(__file__).parents[1] / "results" / "learning" / "rates.jsonl"
 SEED = 0
-DEFAULT = 5e-4
-FIRST_RATES = (DEFAULT, 3e-4, 2e-4)
-LATER_RATES = (5e-4, 2e-4)
+FIRST, CONTINUED = Training().learning_rate, Training().continued_learning_rate
+FIRST_RATES = (FIRST, 3e-4, CONTINUED)
+LATER_RATES = (FIRST, CONTINUED)
 TRUTH_PROMPTS = 256
 
 
@@ -61,7 +62,7 @@ async def _task(running: Lab, task: Task) -> list[dict[str, Any]]:
     start: AdapterRecord | None = None
     for rate in FIRST_RATES:
         adapter, row = await _trained(running, task, first, None, rate, base)
-        start = adapter if rate == DEFAULT else start
+        start = adapter if rate == FIRST else start
         rows.append({"start": "base", **row})
     incumbent = await _scores(running, task, start)
     second, more = await _batch(running, task, 2, start, shown)
