@@ -25,6 +25,7 @@ from bench.learning.lab import Lab
 from bench.learning.plan import DEV_PROMPTS, HELD_OUT_PROMPTS, PLAIN, PROMPTS, STRATEGIES, Cell
 from bench.learning.tasks import TASKS
 from bench.learning.tasks.task import Split, Task
+from tao_daemon.config.rounds import Round as RoundConfig
 from tao_daemon.domain.adapter import AdapterRecord
 from tao_daemon.domain.completion import ScoredGroup
 from tao_daemon.domain.ports import Example
@@ -32,6 +33,7 @@ from tao_daemon.domain.ports import Example
 TAO_DEFAULTS: dict[str, Any] = {"groups_per_step": 4}
 """Half as many groups per step for half as many prompts per round as the product's defaults: as many steps per round.
 All else is the product's default, but for what a setting names."""
+CARRIED_ROUNDS = RoundConfig().carried_rounds
 LABELLED_RATES = (2e-4, 5e-4, 1e-3)
 _CHILD_SECONDS = 3600.0
 _CHILD_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -57,6 +59,8 @@ class Course:
     adapter: AdapterRecord | None = None
     examples: list[Example] = field(default_factory=list)
     """What few-shot strategies may show, the best first."""
+    refused: list[list[ScoredGroup]] = field(default_factory=list)
+    """Groups of the rounds that the gate refused since `adapter` came, the latest last."""
     rate: float | None = None
     """The learning rate that labelled fine-tuning chose in its first round."""
 
@@ -118,11 +122,13 @@ async def _tao(lab: Lab, cell: Cell, task: Task, number: int, course: Course) ->
     scoring = time.monotonic() - began
     settings = {**TAO_DEFAULTS, **cell.settings, "algorithm": cell.algorithm}
     began = time.monotonic()
-    adapter, metrics = await lab.train(scored, start, settings, cell.seed)
+    carried = [group for groups in course.refused[-CARRIED_ROUNDS:] for group in groups] if CARRIED_ROUNDS else []
+    adapter, metrics = await lab.train([*scored, *carried], start, settings, cell.seed)
     rewards = [reward for group in scored for reward in group.rewards]
     details = {
         "reward": sum(rewards) / len(rewards),
         "reward_by_strategy": _by_strategy(scored),
+        "carried": len(carried),
         "groups_with_spread": sum(group.spread >= 0.05 for group in scored) / len(scored),
         **{f"trainer_{name}": value for name, value in metrics.items()},
     }
@@ -131,6 +137,7 @@ async def _tao(lab: Lab, cell: Cell, task: Task, number: int, course: Course) ->
     if cell.gated:
         passed, verdict = await judged(lab, task, cell.seed, number, start, adapter)
         serves, details = adapter if passed else start, {**details, **verdict}
+        course.refused = [] if passed else [*course.refused, scored]
     return Round(serves, sampled.completions, sampled.seconds, scoring, training, details)
 
 

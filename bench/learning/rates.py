@@ -67,7 +67,8 @@ async def _task(running: Lab, task: Task) -> list[dict[str, Any]]:
     incumbent = await _scores(running, task, start)
     second, more = await _batch(running, task, 2, start, shown)
     third, _ = await _batch(running, task, 3, start, [*shown, *more])
-    for groups, settings in ((second, {}), ([*second, *third], {"groups_per_step": 8})):
+    both = [*second, *third]
+    for groups, settings in ((second, {}), (both, {}), (both, {"groups_per_step": 8})):
         for rate in LATER_RATES:
             _, row = await _trained(running, task, groups, start, rate, incumbent, **settings)
             rows.append({"start": "adapter", **row})
@@ -108,6 +109,7 @@ async def _trained(
         "gain": round(float(gains.mean()), 4),
         "standard_error": round(float(gains.std(ddof=1) / len(gains) ** 0.5), 4),
         "truth_prompts": len(gains),
+        **settings,
         **{name: measured[name] for name in ("kl", "change", "steps", "steps_kept")},
     }
     print(task.name, row, flush=True)

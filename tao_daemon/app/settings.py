@@ -39,6 +39,7 @@ def round_settings(config: Config) -> RoundSettings:
     return RoundSettings(
         prompts=config.round.prompts,
         rehearsed_prompts=round(config.round.rehearsal_fraction * config.round.prompts),
+        carried_rounds=config.round.carried_rounds,
         tenant_share=config.round.tenant_share,
         held_out_prompts=config.gate.prompts,
         gate_min_prompts=config.gate.min_prompts,

@@ -180,7 +180,7 @@ class MemoryStore:
 
     def _available(self, split: Split) -> list[Candidate]:
         return [
-            Candidate(row.prompt, row.cluster)
+            Candidate(row.prompt, row.cluster, row.attempts)
             for row in self._rows.values()
             if row.split is split
             and row.state == "fresh"

@@ -1,4 +1,4 @@
-"""Which of the available prompts a round gets: newest first, one per cluster, no tenant above its share.
+"""Which of the available prompts a round gets: the least tried, of those the newest; one per cluster; a cap per tenant.
 
 Invariant: with several tenants, none has more than max(1, floor(share x limit)) of the claim's places. Places that the
 others cannot fill stay empty, so that a flood never takes the whole round; a tenant with next to no traffic does not
@@ -22,12 +22,15 @@ class Candidate:
 
     prompt: Prompt
     cluster: int
+    attempts: int = 0
+    """Rounds that it took part in and that came to nothing."""
 
 
 def choose(candidates: Iterable[Candidate], claim: Claim) -> list[Prompt]:
-    """The prompts of a claim, newest first; ties by identifier, so that the choice depends on the set alone."""
-    newest = sorted(candidates, key=lambda each: (-each.prompt.received_at, each.prompt.id))
-    return draw(newest, claim)
+    """The prompts of a claim: untried ones first, as what refused rounds found of the others is kept; of those the
+    newest, then by identifier, so that the choice depends on the set alone."""
+    ordered = sorted(candidates, key=lambda each: (each.attempts, -each.prompt.received_at, each.prompt.id))
+    return draw(ordered, claim)
 
 
 def draw(candidates: Iterable[Candidate], claim: Claim) -> list[Prompt]:

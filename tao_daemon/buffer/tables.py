@@ -180,19 +180,21 @@ def read_offsets(connection: Connection, topic: str) -> dict[int, int]:
 def read_candidates(
     connection: Connection, split: Split, *, max_attempts: int, page: tuple[int, int]
 ) -> list[Candidate]:
-    """Available prompts from page[0] on, page[1] at most: the newest of every tenant, then the second newest …"""
+    """Available prompts from page[0] on, page[1] at most: of every tenant the first of its least tried and newest, then
+    the second …"""
     rows = connection.execute(
         f"""
         WITH wanted AS (
             SELECT id FROM prompts WHERE split = ? AND state = 'fresh' AND attempts < ?
-            ORDER BY row_number() OVER (PARTITION BY tenant ORDER BY received_at DESC, id), received_at DESC, id
+            ORDER BY row_number() OVER (PARTITION BY tenant ORDER BY attempts, received_at DESC, id),
+                     attempts, received_at DESC, id
             OFFSET ? LIMIT ?
         )
-        SELECT cluster, {PROMPT_COLUMNS} FROM wanted JOIN prompts USING (id)
+        SELECT cluster, attempts, {PROMPT_COLUMNS} FROM wanted JOIN prompts USING (id)
         """,
         [split.value, max_attempts, *page],
     ).fetchall()
-    return [Candidate(prompt_of(row[1:]), row[0]) for row in rows]
+    return [Candidate(prompt_of(row[2:]), row[0], row[1]) for row in rows]
 
 
 def read_shadow_candidates(connection: Connection, *, page: tuple[int, int]) -> list[Candidate]:

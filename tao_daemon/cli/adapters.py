@@ -101,6 +101,8 @@ def describe(item: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("scorers", ", ".join(lineage["scorers"]) or "-"),
         ("prompts", str(lineage["prompt_ids"])),
     ]
+    if carried := lineage.get("carried_from"):
+        rows.append(("carried", f"groups of {', '.join(f'round {number}' for number in carried)} trained again"))
     spans = [f"{each['topic']}/{each['partition']} {each['first']}-{each['last']}" for each in lineage["offsets"]]
     return [*rows, ("offsets", "\n".join(spans) or "-")]
 

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from tao_daemon import __version__
+from tao_daemon.daemon.carrying import Carried, carried_groups, carried_rounds
 from tao_daemon.daemon.claims import RoundClaims, missing_held_out, missing_training
 from tao_daemon.daemon.example_book import open_book
 from tao_daemon.daemon.grading import grade_all, scoring_signal
 from tao_daemon.daemon.outage import OutagePatience
 from tao_daemon.daemon.round_parts import Parts, RoundSettings
 from tao_daemon.domain.adapter import Lineage, OffsetRange
-from tao_daemon.domain.completion import CompletionGroup
+from tao_daemon.domain.completion import CompletionGroup, ScoredGroup
 from tao_daemon.domain.errors import NothingSampled, TaoError, UpstreamError
 from tao_daemon.domain.events import CandidateJudged, Event, PhaseCompleted, PhaseFailed
 from tao_daemon.domain.meters import measure
@@ -209,7 +210,9 @@ class RoundWork:
 
     async def _train(self, running: RoundState) -> tuple[Event, dict[str, Any]]:
         archive, adapters = self._parts.archive, self._parts.adapters
-        groups = tuple(await asyncio.to_thread(archive.scored_groups, running.id))
+        own = await asyncio.to_thread(archive.scored_groups, running.id)
+        carried, prompts = await self._carried(running, own)
+        groups = (*own, *carried.groups)
         start = await asyncio.to_thread(adapters.get, running.incumbent) if running.incumbent else None
         job = TrainingJob(running.id, running.attempt, groups, start, self._seed(running))
 
@@ -221,7 +224,8 @@ class RoundWork:
         self._progressed(running, 0, 1)
         result = await self._trained(job, progress)
         trained = {scored.group.prompt_id for scored in groups}
-        sources = [prompt.source for prompt in await self._training_prompts(running) if prompt.id in trained]
+        prompts += await self._training_prompts(running)
+        sources = [prompt.source for prompt in prompts if prompt.id in trained]
         lineage = Lineage(
             round=running.id,
             parent=running.incumbent,
@@ -232,9 +236,24 @@ class RoundWork:
             config_digest=self._settings.config_digest,
             offsets=_offset_ranges(sources),
             example_ids=tuple(sorted({name for scored in groups for name in scored.group.examples})),
+            carried_from=carried.rounds,
         )
         record = await asyncio.to_thread(adapters.publish, result.directory, lineage, self._clock())
-        return self._done(running, f"{record.name} trained", candidate=record.name), dict(result.metrics)
+        numbers = {**result.metrics, "carried": len(carried.groups), "carried_from": list(carried.rounds)}
+        return self._done(running, f"{record.name} trained", candidate=record.name), numbers
+
+    async def _carried(self, running: RoundState, own: Sequence[ScoredGroup]) -> tuple[Carried, list[Prompt]]:
+        """Groups of refused rounds that train again, and their prompts."""
+
+        def find() -> Carried:
+            rounds = carried_rounds(self._parts.archive, running.id, most=self._settings.carried_rounds)
+            return carried_groups(self._parts.archive, rounds, own)
+
+        carried = await asyncio.to_thread(find)
+        if not carried.groups:
+            return carried, []
+        prompts = await self._parts.store.read([scored.group.prompt_id for scored in carried.groups])
+        return carried, list(prompts.values())
 
     async def _trained(self, job: TrainingJob, progress: Callable[[TrainingSignal], None]) -> TrainingResult:
         """Train, and tell how that ended."""

@@ -16,6 +16,8 @@ class RoundSettings:
     prompts: int
     rehearsed_prompts: int
     """Earlier prompts that are asked again, beside `prompts`."""
+    carried_rounds: int
+    """Refused rounds whose scored groups train again."""
     tenant_share: float
     held_out_prompts: int
     gate_min_prompts: int

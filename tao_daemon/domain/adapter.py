@@ -36,6 +36,8 @@ class Lineage:
     """Where those prompts came from, one range per partition."""
     example_ids: tuple[str, ...] = ()
     """Prompts whose completions were shown while sampling; some may be among `prompt_ids`."""
+    carried_from: tuple[int, ...] = ()
+    """Refused rounds before `round` whose completions were trained on beside its own, the newest first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,8 +100,8 @@ class PromptStore(Protocol):
         ...
 
     async def claim_training(self, claim: Claim) -> Sequence[Prompt]:
-        """Training prompts for a round, newest first, one per cluster. The same round gets the same again. Fewer than
-        `claim.least` are returned, but not claimed."""
+        """Training prompts for a round, the least tried first and of those the newest, one per cluster. The same round
+        gets the same again. Fewer than `claim.least` are returned, but not claimed."""
         ...
 
     async def claim_rehearsal(self, claim: Claim) -> Sequence[Prompt]:

@@ -61,14 +61,14 @@ def read_manifest(directory: Path) -> Manifest:
         raise AdapterError(f"{directory / MANIFEST}: {reason}; restore it from a backup or delete it") from None
 
 
-def probes_of(adapter: Path, round_directory: Path, ids: Collection[str]) -> tuple[str, ...]:
+def probes_of(adapter: Path, rounds: Iterable[Path], ids: Collection[str]) -> tuple[str, ...]:
     """Digests of the adapter's probes that hold tokens of these prompts; of all probes where that cannot be told.
 
-    `ids` are prompts that it was trained on. A probe does not say which prompt it is of: the round's completions do,
-    by the prompt's tokens.
+    `ids` are prompts that it was trained on. A probe does not say which prompt it is of: the completions in `rounds`,
+    the directories of those that it was trained on, do by the prompt's tokens.
     """
     probes = _fingerprint(adapter).probes
-    tokens = _prompt_tokens(round_directory, ids)
+    tokens = {name: found for directory in rounds for name, found in _prompt_tokens(directory, ids).items()}
     known = set(tokens.values())
     told = len(tokens) == len(set(ids))
     return tuple(probe_digest(each) for each in probes if not told or each.token_ids[: each.start] in known)

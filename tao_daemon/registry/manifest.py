@@ -18,6 +18,7 @@ from tao_daemon.domain.adapter import Lineage, OffsetRange
 FORMAT = 1
 _REDACTABLE = frozenset({"fingerprint.json"})
 """The only file with tokens of prompts; weights and their config are what the name says, always."""
+_LATER = frozenset({"example_ids", "carried_from"})
 _NAME = re.compile(r"r\d{6,}-[0-9a-f]{12}")
 
 
@@ -54,11 +55,8 @@ def is_adapter_name(name: str) -> bool:
 
 
 def _lineage(lineage: Lineage) -> dict[str, Any]:
-    """Without an empty `example_ids`: adapters from before there were such keep their digest."""
-    value = asdict(lineage)
-    if not lineage.example_ids:
-        del value["example_ids"]
-    return value
+    """Without what is empty and not in every manifest: adapters from before there was such keep their digest."""
+    return {name: value for name, value in asdict(lineage).items() if value or name not in _LATER}
 
 
 def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
@@ -83,6 +81,7 @@ def manifest_from_json(value: Any) -> Manifest:
         lineage = dict(value["lineage"])
         lineage |= {key: tuple(map(str, lineage[key])) for key in ("prompt_ids", "scorers")}
         lineage["example_ids"] = tuple(map(str, lineage.get("example_ids", ())))
+        lineage["carried_from"] = tuple(map(int, lineage.get("carried_from", ())))
         lineage["offsets"] = tuple(
             OffsetRange(str(each["topic"]), int(each["partition"]), int(each["first"]), int(each["last"]))
             for each in lineage["offsets"]

@@ -108,6 +108,16 @@ async def test_a_claim_is_newest_first_and_the_same_when_asked_again(make: Make)
     assert (await store.stats()).train_available == 21
 
 
+async def test_what_was_tried_is_claimed_after_what_was_not(make: Make) -> None:
+    store = make(held_out_fraction=1e-9)
+    put(store, *(prompt(i) for i in range(12)), *(prompt(i, tenant="other") for i in range(12, 15)))
+    for number in (1, 2):
+        await store.claim_training(wanted(number, limit=4))
+        await store.release(number, consumed=False)
+    claimed = await store.claim_training(wanted(3, limit=15))
+    assert [p.source.offset for p in claimed] == [6, 5, 4, 3, 2, 1, 0, 14, 13, 12, 11, 10, 9, 8, 7]
+
+
 async def test_prompts_come_back_as_they_went_in(make: Make) -> None:
     store = make(held_out_fraction=1e-9)
     original = prompt(5, 'quotes " and \\ and ünïcode 你好 \U0001f600\ttab', tenant="acme", at=1234.5678)
@@ -406,9 +416,9 @@ async def test_details_name_the_largest_tenants_and_the_ends_of_time(store: Prom
 async def test_details_count_what_a_round_holds_and_what_was_tried_too_often(make: Make) -> None:
     store = make(held_out_fraction=1e-9, max_attempts=2)
     put(store, *(prompt(i) for i in range(6)))
-    for round_id in (1, 2):
-        assert len(await store.claim_training(wanted(round_id, limit=2))) == 2
-        assert (await store.details()).claimed == 2
+    for round_id, exhausted in ((1, 0), (2, 2), (3, 6)):
+        assert len(await store.claim_training(wanted(round_id, limit=4))) == 4
+        assert (await store.details()).claimed == 4
         await store.release(round_id, consumed=False)
-    details = await store.details()
-    assert (details.claimed, details.exhausted) == (0, 2)
+        details = await store.details()
+        assert (details.claimed, details.exhausted) == (0, exhausted)

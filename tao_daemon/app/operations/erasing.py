@@ -101,7 +101,7 @@ def _plan(config: Config, request: ErasureRequest, chosen: Sequence[str]) -> Era
     lineages = _lineages(config)
     trained = {name: _learned_from(config, lineage, ids) for name, lineage in lineages.items()}
     probes = {
-        name: erasure.probes_of(adapters_path(config) / name, _round_directory(config, lineages[name].round), own)
+        name: erasure.probes_of(adapters_path(config) / name, _trained_on(config, lineages[name]), own)
         for name, own in trained.items()
         if own
     }
@@ -123,8 +123,9 @@ def _learned_from(config: Config, lineage: Lineage, ids: Sequence[str]) -> set[s
     own, shown = set(ids).intersection(lineage.prompt_ids), set(ids).intersection(lineage.example_ids)
     if not shown:
         return own
-    found = set(erasure.with_shown(_round_directory(config, lineage.round), ids)).intersection(lineage.prompt_ids)
-    # The round's table may be gone; then nobody can tell any more which prompts those were.
+    repeating = {name for directory in _trained_on(config, lineage) for name in erasure.with_shown(directory, ids)}
+    found = repeating.intersection(lineage.prompt_ids)
+    # A round's table may be gone; then nobody can tell any more which prompts those were.
     return found if found - own else set(lineage.prompt_ids)
 
 
@@ -264,8 +265,9 @@ def _round_directories(config: Config) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.name.isdigit()) if root.is_dir() else []
 
 
-def _round_directory(config: Config, number: int) -> Path:
-    return rounds_path(config) / f"{number:06d}"
+def _trained_on(config: Config, lineage: Lineage) -> list[Path]:
+    """Of the rounds whose completions an adapter was trained on."""
+    return [rounds_path(config) / f"{number:06d}" for number in (lineage.round, *lineage.carried_from)]
 
 
 def _require_room(config: Config, plan: ErasurePlan) -> None:

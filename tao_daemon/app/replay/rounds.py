@@ -21,6 +21,7 @@ from tao_daemon.app.replay.journal import check_journal
 from tao_daemon.app.replay.scores import Recorded, rescore
 from tao_daemon.app.settings import policy_of
 from tao_daemon.config import Config
+from tao_daemon.daemon.carrying import carried_groups
 from tao_daemon.daemon.grading import scoring_signal
 from tao_daemon.daemon.replaying import Rules
 from tao_daemon.domain.errors import ArchiveError
@@ -49,7 +50,7 @@ def replay_round(config: Config, number: int) -> dict[str, Any]:
     checks = [
         *_check_scoring(recorded, report),
         *asyncio.run(rescore(config, recorded)),
-        *_check_training(recorded, report, config),
+        *_check_training(archive, recorded, report, config),
         *gate,
         *check_journal(
             journal_path(config),
@@ -90,8 +91,10 @@ def _check_scoring(recorded: Recorded, report: Mapping[str, Any]) -> list[Check]
     return compared_all("scoring", told, found, _SCORED)
 
 
-def _check_training(recorded: Recorded, report: Mapping[str, Any], config: Config) -> list[Check]:
-    """What trained and what was dropped, from the stored rewards."""
+def _check_training(
+    archive: RoundArchive, recorded: Recorded, report: Mapping[str, Any], config: Config
+) -> list[Check]:
+    """What trained and what was dropped, from the stored rewards: the round's own and what it carried."""
     told = _phase(report, "training")
     names = [n for n in told if n in ("groups", "samples") or n.startswith(("dropped_groups_", "dropped_samples_"))]
     if not names:
@@ -100,9 +103,12 @@ def _check_training(recorded: Recorded, report: Mapping[str, Any], config: Confi
     if gone or told.get("config_digest") != config.digest:
         why = gone or "the limits are those of another configuration"
         return [unchecked(f"training.{name}", told[name], why) for name in names]
-    number = int(report["round"])
-    spec = spec_of(TrainingJob(number, 1, tuple(recorded.scored), None, config.round.seed + number), config.training)
-    chosen, _ = sides(spec, recorded.scored, spec.max_sequence_tokens)
+    carried = carried_groups(archive, told.get("carried_from", ()), recorded.scored)
+    if gone := _gone(len(carried.groups), told.get("carried"), "carried groups"):
+        return [unchecked(f"training.{name}", told[name], gone) for name in names]
+    groups, number = (*recorded.scored, *carried.groups), int(report["round"])
+    spec = spec_of(TrainingJob(number, 1, groups, None, config.round.seed + number), config.training)
+    chosen, _ = sides(spec, groups, spec.max_sequence_tokens)
     found: dict[str, float] = {
         "groups": len(chosen.groups),
         "samples": sum(len(group.samples) for group in chosen.groups),

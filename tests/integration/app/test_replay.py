@@ -80,7 +80,11 @@ def test_the_second_round_replays_as_well(past: Any) -> None:
     past.run_round(0.0)
     past.run_round(0.9)
     assert replayed(past.config, 1)["matches"]
-    assert replayed(past.config, 2)["matches"]
+    second = replayed(past.config, 2)
+    assert (second["matches"], unchecked(second)) == (True, set())
+    assert past.archive.report(2)["phases"]["training"]["carried"] > 0
+    (past.archive.directory(1) / "scores.parquet").unlink()
+    assert "training.groups" in unchecked(replayed(past.config, 2)), "what was carried is gone"
 
 
 def test_a_round_that_failed_early_replays_what_there_is(past: Any) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tao_daemon.domain.adapter import Lineage
 from tao_daemon.domain.completion import Completion, CompletionGroup, ScoredGroup
 from tao_daemon.domain.errors import InstanceError, PromptStoreError
 from tao_daemon.domain.ports import Ingest
+from tao_daemon.registry.erasure import probes_of
 from tao_daemon.registry.journal import Journal
 
 NEEDLE = "kümmel-zwieback-4711"
@@ -151,6 +153,18 @@ def test_an_adapter_learned_from_what_was_sampled_with_an_erased_prompt_shown(ma
     assert erasing._learned_from(world.config, lineage, [third.id]) == {third.id}
     gone = Lineage(5, None, "/base", "d" * 64, ids, (), "c" * 64, example_ids=(shown.id,))
     assert erasing._learned_from(world.config, gone, [shown.id]) == set(ids), "nobody can tell any more"
+    carried = replace(gone, carried_from=(4,))
+    assert erasing._learned_from(world.config, carried, [shown.id]) == {shown.id, other.id}
+    assert erasing._trained_on(world.config, carried) == [world.archive.directory(5), world.archive.directory(4)]
+
+
+def test_the_probes_of_a_carried_prompt_are_found_in_the_round_that_sampled_it(make_world: Callable[..., Any]) -> None:
+    """Without that round nobody could tell whose they are, and all would be taken."""
+    world = make_world()
+    adapter, sampled = world.data_dir / "adapters" / world.first, world.archive.directory(1)
+    ids = [world.claimed[0].id]
+    assert len(probes_of(adapter, [world.archive.directory(7), sampled], ids)) == 1
+    assert len(probes_of(adapter, [world.archive.directory(7)], ids)) == len(world.claimed)
 
 
 def test_what_was_erased_does_not_come_back_with_a_replay(make_world: Callable[..., Any]) -> None:

@@ -25,6 +25,7 @@ RUNNING = RoundState(1, Phase.TRAINING, 1, "tests", 1.0, None)
 SETTINGS = RoundSettings(
     prompts=4,
     rehearsed_prompts=0,
+    carried_rounds=1,
     tenant_share=1.0,
     held_out_prompts=4,
     gate_min_prompts=1,

@@ -1,0 +1,84 @@
+"""Scored groups of refused rounds that train once more: the incumbent that sampled them still serves.
+
+Sampling and scoring cost most of a round. What a round sampled stays a sample of the incumbent until another adapter
+serves, so that one the gate refused is not lost: with the next round's groups it makes a larger batch.
+
+reports, newest first → refused under the same incumbent and the same scoring → their groups, less what is asked again
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tao_daemon.domain.completion import ScoredGroup
+from tao_daemon.domain.errors import ArchiveError
+from tao_daemon.domain.round import Outcome
+from tao_daemon.registry.round_archive import RoundArchive
+
+log = logging.getLogger(__name__)
+
+_REFUSED = (Outcome.REJECTED, Outcome.INCONCLUSIVE)
+"""A failed round may have failed for its groups, and a cancelled one was cancelled for a reason."""
+_LOOKED_AT = 16
+"""Latest reports that are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What earlier rounds add to a training, and which rounds those are, the newest first."""
+
+    rounds: tuple[int, ...] = ()
+    groups: tuple[ScoredGroup, ...] = ()
+
+
+def carried_rounds(archive: RoundArchive, number: int, *, most: int) -> tuple[int, ...]:
+    """At most `most` rounds before this one whose groups may train again, the newest first.
+
+    Raises ArchiveError where the round's own report is damaged.
+    """
+    own = archive.report(number)
+    found: list[int] = []
+    for report in reversed(archive.reports(before=number, limit=_LOOKED_AT)):
+        if len(found) == most or _ends_the_search(report, own):
+            break
+        if _fits(report, own) and archive.has_scores(report["round"]):
+            found.append(report["round"])
+    return tuple(found)
+
+
+def carried_groups(archive: RoundArchive, rounds: Iterable[int], own: Iterable[ScoredGroup]) -> Carried:
+    """The groups of these rounds, the newest of each prompt, less prompts of `own`. A damaged round is left out."""
+    seen = {scored.group.prompt_id for scored in own}
+    numbers: list[int] = []
+    groups: list[ScoredGroup] = []
+    for number in rounds:
+        try:
+            found = archive.scored_groups(number)
+        except ArchiveError as error:
+            log.warning("a round's groups cannot train again", extra={"round": number, "reason": str(error)})
+            continue
+        more = [scored for scored in found if scored.group.prompt_id not in seen]
+        seen |= {scored.group.prompt_id for scored in more}
+        groups += more
+        numbers += [number] * bool(more)
+    return Carried(tuple(numbers), tuple(groups))
+
+
+def _ends_the_search(report: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+    """Beyond it nothing fits: another incumbent served, or came and was taken back."""
+    if "problem" in report:
+        return False
+    return report.get("incumbent") != own.get("incumbent") or report.get("outcome") == Outcome.ACCEPTED
+
+
+def _fits(report: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+    return report.get("outcome") in _REFUSED and _scoring(report) == _scoring(own)
+
+
+def _scoring(report: Mapping[str, Any]) -> tuple[Any, Any]:
+    """By which version and configuration the rewards are: others may mean something else by them."""
+    found = report.get("phases", {}).get("scoring", {})
+    return found.get("version"), found.get("config_digest")
