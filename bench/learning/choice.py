@@ -13,9 +13,10 @@ DEFAULT = ("tao_clipped_policy_gradient_strategies", "lr5e-4")
 
 
 def winner(cells: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """(column, setting) of the best tao_ cell, or DEFAULT where it is within the best's standard error. Raises
-    ValueError before any ran."""
-    ours = {(cell["column"], cell["setting"]): cell for cell in cells if cell["column"].startswith("tao_")}
+    """(column, setting) of the best tao_ cell, or DEFAULT where it is within the best's standard error; of those that
+    were trained on as many prompts. Raises ValueError before any ran."""
+    tao = [cell for cell in cells if cell["column"].startswith("tao_") and "prompts" not in cell["setting"]]
+    ours = {(cell["column"], cell["setting"]): cell for cell in tao}
     best = _best(list(ours.values()), "a tao_ column")
     usual = ours.get(DEFAULT)
     if usual is not None and dev_score(usual) >= dev_score(best) - _standard_error(best):

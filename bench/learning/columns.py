@@ -107,8 +107,8 @@ async def _made(lab: Lab, cell: Cell, task: Task, number: int, course: Course) -
 
 
 async def _tao(lab: Lab, cell: Cell, task: Task, number: int, course: Course) -> Round:
-    first, start = (number - 1) * PROMPTS, course.adapter
-    items = task.items(Split.TRAIN, cell.seed, PROMPTS, first=first)
+    first, start = (number - 1) * cell.prompts, course.adapter
+    items = task.items(Split.TRAIN, cell.seed, cell.prompts, first=first)
     prompts = task.prompts(Split.TRAIN, cell.seed, items, first=first)
     async with lab.serving(start):
         if cell.sampled == STRATEGIES:
@@ -120,10 +120,9 @@ async def _tao(lab: Lab, cell: Cell, task: Task, number: int, course: Course) ->
     began = time.monotonic()
     scored = await lab.score(task, prompts, sampled.groups)
     scoring = time.monotonic() - began
-    settings = {**TAO_DEFAULTS, **cell.settings, "algorithm": cell.algorithm}
     began = time.monotonic()
     carried = [group for groups in course.refused[-CARRIED_ROUNDS:] for group in groups] if CARRIED_ROUNDS else []
-    adapter, metrics = await lab.train([*scored, *carried], start, settings, cell.seed)
+    adapter, metrics = await lab.train([*scored, *carried], start, _training(cell), cell.seed)
     rewards = [reward for group in scored for reward in group.rewards]
     details = {
         "reward": sum(rewards) / len(rewards),
@@ -139,6 +138,12 @@ async def _tao(lab: Lab, cell: Cell, task: Task, number: int, course: Course) ->
         serves, details = adapter if passed else start, {**details, **verdict}
         course.refused = [] if passed else [*course.refused, scored]
     return Round(serves, sampled.completions, sampled.seconds, scoring, training, details)
+
+
+def _training(cell: Cell) -> dict[str, Any]:
+    """The trainer's settings that are not the product's defaults, which are for rounds of 64 prompts."""
+    settings = {name: value for name, value in cell.settings.items() if name != "prompts"}
+    return {**(TAO_DEFAULTS if cell.prompts == PROMPTS else {}), **settings, "algorithm": cell.algorithm}
 
 
 def _by_strategy(scored: Sequence[ScoredGroup]) -> dict[str, float]:

@@ -35,6 +35,8 @@ TAO_SETTINGS: Mapping[str, Mapping[str, Settings]] = {
         "lr5e-4": {"learning_rate": 5e-4},
         "lr5e-4-epochs4": {"learning_rate": 5e-4, "epochs": 4},
         "lr1e-3-clip4-epochs4": {"learning_rate": 1e-3, "clip_high": 4.0, "epochs": 4},
+        "lr5e-4-prompts64": {"learning_rate": 5e-4, "prompts": 64},
+        "lr5e-4-prompts128": {"learning_rate": 5e-4, "prompts": 128},
     },
     "grpo": {
         "lr1e-3": {"learning_rate": 1e-3},
@@ -51,7 +53,8 @@ TAO_SETTINGS: Mapping[str, Mapping[str, Settings]] = {
         "lr1e-3-epochs4": {"learning_rate": 1e-3, "epochs": 4},
     },
 }
-"""Of the first of each both columns run, plain and with strategies; of the others those with strategies."""
+"""Of the first of each both columns run, plain and with strategies; of the others those with strategies. Those with
+more `prompts` say what traffic without labels is worth, and compete with no other."""
 TRL_SETTINGS: Mapping[str, Settings] = {
     "lr1e-3": {"learning_rate": 1e-3, "num_iterations": 2},
     "lr1e-3-clip4": {"learning_rate": 1e-3, "num_iterations": 2, "epsilon_high": 4.0},
@@ -95,6 +98,11 @@ class Cell:
         """Whether a candidate serves, and is trained on, only after the gate: as in the daemon. The screen compares the
         candidates themselves."""
         return self.plan == "final" and self.column.startswith("tao_")
+
+    @property
+    def prompts(self) -> int:
+        """Of each round."""
+        return int(self.settings.get("prompts", PROMPTS))
 
     @property
     def settings(self) -> Settings:

@@ -123,7 +123,8 @@ Prompts are generated from a seed; train, dev and held-out draw their names, num
 
 A setting names what it changes: `lr1e-3` the learning rate, `clip4` `clip_high` (TRL: `epsilon_high`) 4 instead of
 0.28, `beta0.05` `policy_temperature`, `epochs4` the passes over a round's completions (2), `labels8` how
-many gold answers there are instead of one per prompt. LoRA rank {RANK}, alpha {ALPHA}, all linear layers, everywhere.
+many gold answers there are instead of one per prompt, `prompts64` how many prompts the round has. LoRA rank {RANK},
+alpha {ALPHA}, all linear layers, everywhere.
 A round is {PROMPTS} prompts with {COMPLETIONS} completions each, the plain ones at temperature 1."""
 
 
