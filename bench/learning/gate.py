@@ -5,15 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from bench.learning.lab import Lab
-from bench.learning.plan import GATE_PROMPTS
+from bench.learning.plan import GATE
 from bench.learning.tasks.task import Split, Task
-from tao_daemon.config import Gate
 from tao_daemon.domain.adapter import AdapterRecord
 from tao_daemon.domain.report import Decision
 from tao_daemon.evaluation.evaluator import Evaluator
-
-GATE = Gate(prompts=GATE_PROMPTS, min_prompts=GATE_PROMPTS)
-"""The product's defaults, on fewer prompts. The divergence from the base is measured for the table, not here."""
 
 
 async def judged(
@@ -21,7 +17,7 @@ async def judged(
 ) -> tuple[bool, dict[str, Any]]:
     """Whether the candidate of round `number` passes, on prompts of the dev pools that are its own; and the figures."""
     fresh = 1000 * seed + number
-    prompts = task.prompts(Split.DEV, fresh, task.items(Split.DEV, fresh, GATE_PROMPTS))
+    prompts = task.prompts(Split.DEV, fresh, task.items(Split.DEV, fresh, GATE.prompts))
     evaluator = Evaluator(lab.asker(task), lab.scorer(task), GATE)
     async with lab.serving(incumbent), lab.serving(candidate):
         found = await evaluator.evaluate(

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tao_daemon.config import Gate
+
 TASKS = ("extraction", "arithmetic", "formatting")
 SCREEN_TASK = "formatting"
 PROMPTS = 32
@@ -16,8 +18,8 @@ COMPLETIONS = 8
 """Completions per prompt, strategies included; a few less where there is no example to show yet."""
 DEV_PROMPTS = 48
 HELD_OUT_PROMPTS = 128
-GATE_PROMPTS = 96
-"""Per round of the final, fresh ones each time."""
+GATE = Gate()
+"""The product's; its held-out prompts are fresh ones in each round of the final. It measures no divergence here."""
 DRIFT_PROMPTS = 64
 """Held-out prompts on whose sampled answers the KL divergence is measured."""
 FINAL_SEEDS = (1, 2)

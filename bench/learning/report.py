@@ -21,7 +21,7 @@ from bench.learning.plan import (
     DEV_PROMPTS,
     DRIFT_PROMPTS,
     FINAL_ROUNDS,
-    GATE_PROMPTS,
+    GATE,
     HELD_OUT_PROMPTS,
     OWN_ROUNDS,
     PROMPTS,
@@ -65,7 +65,7 @@ def page(cells: Cells, written: str) -> str:
         parts.append(
             f"Ours runs {OWN_ROUNDS} rounds of {PROMPTS} prompts, labelled fine-tuning {FINAL_ROUNDS['labelled']}, "
             f"TRL {FINAL_ROUNDS['trl_grpo']}. Ours goes through the daemon's gate: a candidate serves, "
-            f"and is trained on further, only when it is surely better by the task's own scorers on {GATE_PROMPTS} "
+            f"and is trained on further, only when it is surely better by the task's own scorers on {GATE.prompts} "
             "fresh prompts. Two columns are compared after as many rounds as both have."
         )
         parts.append(_verdicts(final))
