@@ -103,8 +103,9 @@ class DuckDBStore:
     async def claim_shadow(self, limit: int, tenant_share: float, accepts: Accepts) -> Sequence[Prompt]:
         return await self._do(lambda connection: self._shadow(connection, limit, tenant_share, accepts))
 
-    async def release(self, round_id: int, *, consumed: bool, tried: bool = True) -> None:
-        await self._do(lambda connection: self._release(connection, round_id, consumed, tried))
+    async def release(self, round_id: int, *, consumed: bool, tried: bool = True, carried: Sequence[str] = ()) -> None:
+        used = carried if consumed else ()
+        await self._do(lambda connection: self._release(connection, round_id, consumed, tried, used))
 
     def close(self) -> None:
         """Finish what was submitted and close the file. Idempotent; blocks."""
@@ -257,8 +258,11 @@ class DuckDBStore:
                 return chosen
             size *= 4
 
-    def _release(self, connection: tables.Connection, round_id: int, consumed: bool, tried: bool) -> None:
+    def _release(
+        self, connection: tables.Connection, round_id: int, consumed: bool, tried: bool, used: Sequence[str]
+    ) -> None:
         if tables.is_ended(connection, round_id):
             return
         with transaction(connection):
             tables.end_round(connection, round_id, consumed=consumed, tried=tried)
+            tables.use_up(connection, used)

@@ -145,7 +145,7 @@ class MemoryStore:
                 self._rows[prompt.id].state = "shadowed"
             return in_order_of_arrival(chosen)
 
-    async def release(self, round_id: int, *, consumed: bool, tried: bool = True) -> None:
+    async def release(self, round_id: int, *, consumed: bool, tried: bool = True, carried: Sequence[str] = ()) -> None:
         with self._lock:
             if round_id in self._ended:
                 return
@@ -154,6 +154,9 @@ class MemoryStore:
                 row = self._rows[prompt.id]
                 row.state = "used" if consumed else "fresh"
                 row.attempts += tried and not consumed
+            for row in (self._rows[id] for id in carried if consumed and id in self._rows):
+                if row.split is Split.TRAIN and row.state == "fresh":
+                    row.state = "used"
 
     def close(self) -> None:
         """Nothing to give back."""

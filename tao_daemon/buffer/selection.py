@@ -1,4 +1,4 @@
-"""Which of the available prompts a round gets: the least tried, of those the newest; one per cluster; a cap per tenant.
+"""Which of the available prompts a round gets: the least tried, then the newest; one per cluster; a cap per tenant.
 
 Invariant: with several tenants, none has more than max(1, floor(share x limit)) of the claim's places. Places that the
 others cannot fill stay empty, so that a flood never takes the whole round; a tenant with next to no traffic does not
@@ -27,10 +27,13 @@ class Candidate:
 
 
 def choose(candidates: Iterable[Candidate], claim: Claim) -> list[Prompt]:
-    """The prompts of a claim: untried ones first, as what refused rounds found of the others is kept; of those the
+    """The prompts of a claim: untried clusters first, as what refused rounds found of the others is kept; of those the
     newest, then by identifier, so that the choice depends on the set alone."""
-    ordered = sorted(candidates, key=lambda each: (each.attempts, -each.prompt.received_at, each.prompt.id))
-    return draw(ordered, claim)
+    found = list(candidates)
+    tries: Counter[int] = Counter()
+    for each in found:
+        tries[each.cluster] = max(tries[each.cluster], each.attempts)
+    return draw(sorted(found, key=lambda each: (tries[each.cluster], -each.prompt.received_at, each.prompt.id)), claim)
 
 
 def draw(candidates: Iterable[Candidate], claim: Claim) -> list[Prompt]:

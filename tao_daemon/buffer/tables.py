@@ -180,14 +180,12 @@ def read_offsets(connection: Connection, topic: str) -> dict[int, int]:
 def read_candidates(
     connection: Connection, split: Split, *, max_attempts: int, page: tuple[int, int]
 ) -> list[Candidate]:
-    """Available prompts from page[0] on, page[1] at most: of every tenant the first of its least tried and newest, then
-    the second …"""
+    """Available prompts from page[0] on, page[1] at most: the newest of every tenant, then the second newest …"""
     rows = connection.execute(
         f"""
         WITH wanted AS (
             SELECT id FROM prompts WHERE split = ? AND state = 'fresh' AND attempts < ?
-            ORDER BY row_number() OVER (PARTITION BY tenant ORDER BY attempts, received_at DESC, id),
-                     attempts, received_at DESC, id
+            ORDER BY row_number() OVER (PARTITION BY tenant ORDER BY received_at DESC, id), received_at DESC, id
             OFFSET ? LIMIT ?
         )
         SELECT cluster, attempts, {PROMPT_COLUMNS} FROM wanted JOIN prompts USING (id)
@@ -292,6 +290,17 @@ def end_round(connection: Connection, round_id: int, *, consumed: bool, tried: b
           AND id IN (SELECT unnest(prompt_ids) FROM claims WHERE round = ? AND split = 'train')
         """,
         [consumed, tried and not consumed, round_id],
+    )
+
+
+def use_up(connection: Connection, ids: Sequence[str]) -> None:
+    """Of these training prompts those that no round holds."""
+    connection.execute(
+        """
+        UPDATE prompts SET state = 'used'
+        WHERE split = 'train' AND state = 'fresh' AND id IN (SELECT unnest(?::VARCHAR[]))
+        """,
+        [list(ids)],
     )
 
 

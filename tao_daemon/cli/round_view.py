@@ -18,7 +18,7 @@ _TOLD = {
     "claiming": ("prompts", "rehearsed"),
     "sampling": ("groups", "completions", "tokens", "entropy"),
     "scoring": ("kept", "dropped", "mean_reward", "mean_reward_plain"),
-    "training": ("steps", "samples", "carried", "kl", "tokens_per_second"),
+    "training": ("steps", "samples", "carried_groups", "kl", "tokens_per_second"),
     "evaluating": ("prompts",),
 }
 """What of each phase's figures a reader wants first; `--json` has all."""

@@ -26,7 +26,7 @@ class Round(Section):
     since it last got further."""
     rehearsal_fraction: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
     """Earlier training prompts that are asked again, as a fraction of `prompts`, against forgetting."""
-    carried_rounds: Annotated[int, Field(ge=0)] = 1
+    carried_rounds: Annotated[int, Field(ge=0, le=8)] = 1
     """Latest rounds that the gate refused whose scored completions train again beside a round's own, while the same
     incumbent serves under the same configuration; 0 trains on a round's own alone."""
     tenant_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5

@@ -142,7 +142,9 @@ def _stage(name: str) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """A value for a table: text, number, truth or null; anything with parts counts by nothing."""
+    """A value for a table: text, number, truth or null; a list as text, anything else with parts counts by nothing."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or None
     if isinstance(value, bool | str) or value is None:
         return value
     return number(value)

@@ -3,7 +3,7 @@
 Sampling and scoring cost most of a round. What a round sampled stays a sample of the incumbent until another adapter
 serves, so that one the gate refused is not lost: with the next round's groups it makes a larger batch.
 
-reports, newest first → refused under the same incumbent and the same scoring → their groups, less what is asked again
+reports, newest first → refused under the same incumbent and the same scoring → their groups, less what scored anew
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tao_daemon.registry.round_archive import RoundArchive
 log = logging.getLogger(__name__)
 
 _REFUSED = (Outcome.REJECTED, Outcome.INCONCLUSIVE)
-"""A failed round may have failed for its groups, and a cancelled one was cancelled for a reason."""
-_LOOKED_AT = 16
+"""A cancelled one was cancelled for a reason."""
+_LOOKED_AT = 64
 """Latest reports that are read."""
 
 
@@ -34,7 +34,7 @@ class Carried:
     groups: tuple[ScoredGroup, ...] = ()
 
 
-def carried_rounds(archive: RoundArchive, number: int, *, most: int) -> tuple[int, ...]:
+def rounds_to_carry(archive: RoundArchive, number: int, *, most: int) -> tuple[int, ...]:
     """At most `most` rounds before this one whose groups may train again, the newest first.
 
     Raises ArchiveError where the round's own report is damaged.
@@ -67,11 +67,21 @@ def carried_groups(archive: RoundArchive, rounds: Iterable[int], own: Iterable[S
     return Carried(tuple(numbers), tuple(groups))
 
 
+def carried_prompts(archive: RoundArchive, number: int) -> tuple[str, ...]:
+    """Of the rounds that a training carried, by its report. Raises ArchiveError where that is damaged."""
+    training = archive.report(number).get("phases", {}).get("training", {})
+    carried = carried_groups(archive, training.get("carried_from", ()), own=())
+    return tuple(scored.group.prompt_id for scored in carried.groups)
+
+
 def _ends_the_search(report: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
-    """Beyond it nothing fits: another incumbent served, or came and was taken back."""
+    """Beyond it nothing fits: another incumbent served, or came and was taken back; or a training failed, perhaps for
+    what it carried, which must not make the next one fail too."""
     if "problem" in report:
         return False
-    return report.get("incumbent") != own.get("incumbent") or report.get("outcome") == Outcome.ACCEPTED
+    outcome = report.get("outcome")
+    failed = outcome == Outcome.FAILED and "scoring" in report["phases"]
+    return report.get("incumbent") != own.get("incumbent") or outcome == Outcome.ACCEPTED or failed
 
 
 def _fits(report: Mapping[str, Any], own: Mapping[str, Any]) -> bool:

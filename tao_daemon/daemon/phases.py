@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tao_daemon import __version__
-from tao_daemon.daemon.carrying import Carried, carried_groups, carried_rounds
+from tao_daemon.daemon.carrying import Carried, carried_groups, carried_prompts, rounds_to_carry
 from tao_daemon.daemon.claims import RoundClaims, missing_held_out, missing_training
 from tao_daemon.daemon.example_book import open_book
 from tao_daemon.daemon.grading import grade_all, scoring_signal
@@ -83,7 +83,8 @@ class RoundWork:
         """Give the prompts back or use them up, and finish the report. Idempotent; raises TaoError, OSError."""
         ended, archive = closing.round, self._parts.archive
         accepted = closing.outcome is Outcome.ACCEPTED
-        await self._parts.store.release(ended.id, consumed=accepted, tried=closing.tells_of_prompts)
+        carried = await asyncio.to_thread(carried_prompts, archive, ended.id) if accepted else ()
+        await self._parts.store.release(ended.id, consumed=accepted, tried=closing.tells_of_prompts, carried=carried)
         report = {
             "started_at": ended.started_at,
             "reason": ended.reason,
@@ -239,14 +240,14 @@ class RoundWork:
             carried_from=carried.rounds,
         )
         record = await asyncio.to_thread(adapters.publish, result.directory, lineage, self._clock())
-        numbers = {**result.metrics, "carried": len(carried.groups), "carried_from": list(carried.rounds)}
+        numbers = {**result.metrics, "carried_groups": len(carried.groups), "carried_from": list(carried.rounds)}
         return self._done(running, f"{record.name} trained", candidate=record.name), numbers
 
     async def _carried(self, running: RoundState, own: Sequence[ScoredGroup]) -> tuple[Carried, list[Prompt]]:
         """Groups of refused rounds that train again, and their prompts."""
 
         def find() -> Carried:
-            rounds = carried_rounds(self._parts.archive, running.id, most=self._settings.carried_rounds)
+            rounds = rounds_to_carry(self._parts.archive, running.id, most=self._settings.carried_rounds)
             return carried_groups(self._parts.archive, rounds, own)
 
         carried = await asyncio.to_thread(find)

@@ -100,8 +100,8 @@ class PromptStore(Protocol):
         ...
 
     async def claim_training(self, claim: Claim) -> Sequence[Prompt]:
-        """Training prompts for a round, the least tried first and of those the newest, one per cluster. The same round
-        gets the same again. Fewer than `claim.least` are returned, but not claimed."""
+        """Training prompts for a round, one per cluster: of the newest, the least tried first. The same round gets the
+        same again. Fewer than `claim.least` are returned, but not claimed."""
         ...
 
     async def claim_rehearsal(self, claim: Claim) -> Sequence[Prompt]:
@@ -119,9 +119,9 @@ class PromptStore(Protocol):
         none was ever trained on or shadowed. They never train, and are never given again."""
         ...
 
-    async def release(self, round_id: int, *, consumed: bool, tried: bool = True) -> None:
-        """End a round's claim: its training prompts are used up, or return to the pool, as `tried` once more or as if
-        they had never been claimed. Idempotent."""
+    async def release(self, round_id: int, *, consumed: bool, tried: bool = True, carried: Sequence[str] = ()) -> None:
+        """End a round's claim: its training prompts are used up, and `carried` ones of earlier rounds with them; or
+        its own return to the pool, as `tried` once more or as if they had never been claimed. Idempotent."""
         ...
 
 

@@ -67,7 +67,7 @@ class SubprocessTrainer:
         earlier = [self._directory(job.round, attempt).absolute() for attempt in range(job.attempt - 1, 0, -1)]
         spec = spec_of(job, self._settings, resume_from=tuple(str(path) for path in earlier))
         await asyncio.to_thread(write_job, directory, spec, job)
-        await self._run(directory, progress, "training", "lower round.prompts or training.epochs")
+        await self._run(directory, progress, "training", "lower round.prompts, round.carried_rounds or training.epochs")
         result = await asyncio.to_thread(read_result, directory)
         return TrainingResult(str(directory / ARTEFACT_DIRECTORY), result.base_digest, result.metrics)
 

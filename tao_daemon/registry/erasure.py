@@ -36,7 +36,6 @@ from tao_daemon.registry.adapter_store import MANIFEST
 from tao_daemon.registry.manifest import Manifest, manifest_from_json, manifest_to_json
 from tao_daemon.registry.preflight import FINGERPRINT
 
-_BATCH = "batch.jsonl"
 _WITHOUT = "prompt_id NOT IN (SELECT unnest(?::VARCHAR[]))"
 
 
@@ -68,9 +67,9 @@ def probes_of(adapter: Path, rounds: Iterable[Path], ids: Collection[str]) -> tu
     the directories of those that it was trained on, do by the prompt's tokens.
     """
     probes = _fingerprint(adapter).probes
-    tokens = {name: found for directory in rounds for name, found in _prompt_tokens(directory, ids).items()}
-    known = set(tokens.values())
-    told = len(tokens) == len(set(ids))
+    found = [item for directory in rounds for item in _prompt_tokens(directory, ids).items()]
+    known = {tokens for _, tokens in found}
+    told = {name for name, _ in found} == set(ids)
     return tuple(probe_digest(each) for each in probes if not told or each.token_ids[: each.start] in known)
 
 
@@ -113,6 +112,11 @@ def with_shown(directory: Path, ids: Collection[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*wanted, *sorted(shown)]))
 
 
+def has_completions(directory: Path) -> bool:
+    """Whether the round still says what was sampled, and with what shown."""
+    return (directory / "completions.parquet").exists()
+
+
 def rows_in_round(directory: Path, ids: Sequence[str]) -> int:
     """How many rows of a round's artefacts are of these prompts."""
     ids = with_shown(directory, ids)
@@ -125,11 +129,11 @@ def erase_from_round(directory: Path, ids: Sequence[str]) -> int:
     _remove_leftovers(directory)
     ids = with_shown(directory, ids)
     removed = 0
-    # The completions come last of all: only they tell whose completions an erased prompt was shown to.
+    # What an interrupted training was given is made again from the tables; it may hold groups of other rounds.
     for attempt in directory.glob("training/*"):
-        if _trains_on(attempt, set(ids)):
-            shutil.rmtree(attempt)
+        shutil.rmtree(attempt)
     reach("erasure.trainings")
+    # The completions come last of all: only they tell whose completions an erased prompt was shown to.
     for table in _tables(directory):
         if count := _count(table, ids):
             _rewrite_table(table, ids)
@@ -237,14 +241,6 @@ def _line_id(line: bytes) -> str:
 def _examples(line: bytes) -> list[str]:
     value: Mapping[str, Any] = json.loads(line)
     return [str(each) for each in value.get("examples") or ()]
-
-
-def _trains_on(attempt: Path, ids: Collection[str]) -> bool:
-    """Whether the inputs of a training name one of the prompts; yes where that cannot be told."""
-    try:
-        return any(_line_id(line) in ids for line in _whole(attempt / _BATCH))
-    except (OSError, ValueError, KeyError, TypeError):
-        return True
 
 
 def _whole(file: Path) -> Iterable[bytes]:

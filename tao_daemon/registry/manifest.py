@@ -18,7 +18,7 @@ from tao_daemon.domain.adapter import Lineage, OffsetRange
 FORMAT = 1
 _REDACTABLE = frozenset({"fingerprint.json"})
 """The only file with tokens of prompts; weights and their config are what the name says, always."""
-_LATER = frozenset({"example_ids", "carried_from"})
+_OMITTED_WHEN_EMPTY = frozenset({"example_ids", "carried_from"})
 _NAME = re.compile(r"r\d{6,}-[0-9a-f]{12}")
 
 
@@ -55,8 +55,8 @@ def is_adapter_name(name: str) -> bool:
 
 
 def _lineage(lineage: Lineage) -> dict[str, Any]:
-    """Without what is empty and not in every manifest: adapters from before there was such keep their digest."""
-    return {name: value for name, value in asdict(lineage).items() if value or name not in _LATER}
+    """Adapters from before there were all of these fields keep their digest."""
+    return {name: value for name, value in asdict(lineage).items() if value or name not in _OMITTED_WHEN_EMPTY}
 
 
 def manifest_to_json(manifest: Manifest) -> dict[str, Any]:

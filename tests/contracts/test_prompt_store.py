@@ -118,6 +118,32 @@ async def test_what_was_tried_is_claimed_after_what_was_not(make: Make) -> None:
     assert [p.source.offset for p in claimed] == [6, 5, 4, 3, 2, 1, 0, 14, 13, 12, 11, 10, 9, 8, 7]
 
 
+async def test_a_sibling_of_what_was_tried_is_no_untried_prompt(make: Make) -> None:
+    store = make(held_out_fraction=1e-9)
+    put(store, *(prompt(i) for i in range(3)))
+    [tried] = await store.claim_training(wanted(limit=1))
+    await store.release(1, consumed=False)
+    sibling = replace(prompt(50), request=tried.request)
+    put(store, sibling)
+    claimed = await store.claim_training(wanted(2, limit=3))
+    assert [p.source.offset for p in claimed] == [1, 0, 50]
+
+
+async def test_carried_prompts_are_used_up_with_the_rounds_own(make: Make) -> None:
+    store = make(held_out_fraction=1e-9)
+    put(store, *(prompt(i) for i in range(12)))
+    refused = [p.id for p in await store.claim_training(wanted(1, limit=4))]
+    await store.release(1, consumed=False)
+    await store.claim_training(wanted(2, limit=4))
+    await store.release(2, consumed=False, carried=refused)
+    assert (await store.stats()).train_available == 12
+    own = [p.id for p in await store.claim_training(wanted(3, limit=4))]
+    await store.release(3, consumed=True, carried=[*refused, "gone"])
+    assert (await store.stats()).train_available == 4
+    rehearsed = await store.claim_rehearsal(wanted(4, limit=20))
+    assert {p.id for p in rehearsed} == {*refused, *own}
+
+
 async def test_prompts_come_back_as_they_went_in(make: Make) -> None:
     store = make(held_out_fraction=1e-9)
     original = prompt(5, 'quotes " and \\ and ünïcode 你好 \U0001f600\ttab', tenant="acme", at=1234.5678)

@@ -123,10 +123,12 @@ def _learned_from(config: Config, lineage: Lineage, ids: Sequence[str]) -> set[s
     own, shown = set(ids).intersection(lineage.prompt_ids), set(ids).intersection(lineage.example_ids)
     if not shown:
         return own
-    repeating = {name for directory in _trained_on(config, lineage) for name in erasure.with_shown(directory, ids)}
+    rounds = _trained_on(config, lineage)
+    repeating = {name for directory in rounds for name in erasure.with_shown(directory, ids)}
     found = repeating.intersection(lineage.prompt_ids)
     # A round's table may be gone; then nobody can tell any more which prompts those were.
-    return found if found - own else set(lineage.prompt_ids)
+    told = found - own and all(erasure.has_completions(directory) for directory in rounds)
+    return found if told else set(lineage.prompt_ids)
 
 
 def _carry_out(config: Config, plan: ErasurePlan, clock: Clock, progress: Progress) -> int:

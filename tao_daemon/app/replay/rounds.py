@@ -104,7 +104,7 @@ def _check_training(
         why = gone or "the limits are those of another configuration"
         return [unchecked(f"training.{name}", told[name], why) for name in names]
     carried = carried_groups(archive, told.get("carried_from", ()), recorded.scored)
-    if gone := _gone(len(carried.groups), told.get("carried"), "carried groups"):
+    if gone := _gone(len(carried.groups), told.get("carried_groups"), "carried groups"):
         return [unchecked(f"training.{name}", told[name], gone) for name in names]
     groups, number = (*recorded.scored, *carried.groups), int(report["round"])
     spec = spec_of(TrainingJob(number, 1, groups, None, config.round.seed + number), config.training)

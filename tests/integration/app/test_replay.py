@@ -82,7 +82,7 @@ def test_the_second_round_replays_as_well(past: Any) -> None:
     assert replayed(past.config, 1)["matches"]
     second = replayed(past.config, 2)
     assert (second["matches"], unchecked(second)) == (True, set())
-    assert past.archive.report(2)["phases"]["training"]["carried"] > 0
+    assert past.archive.report(2)["phases"]["training"]["carried_groups"] > 0
     (past.archive.directory(1) / "scores.parquet").unlink()
     assert "training.groups" in unchecked(replayed(past.config, 2)), "what was carried is gone"
 

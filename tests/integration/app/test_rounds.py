@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import pytest
+
+from tao_daemon.buffer.database import open_database
 
 SHORT_GATE = {"prompts": 24, "min_prompts": 24}
 """The held-out prompts suffice for four rounds."""
@@ -38,7 +41,7 @@ def test_what_a_rejected_round_gave_back_is_not_rehearsed(past: Any) -> None:
 
 def carried(site: Any, number: int) -> tuple[int, list[int]]:
     training = site.archive.report(number)["phases"]["training"]
-    return training["carried"], training["carried_from"]
+    return training["carried_groups"], training["carried_from"]
 
 
 def sampled(site: Any, number: int) -> set[str]:
@@ -63,6 +66,9 @@ def test_what_a_refused_round_scored_trains_again_while_its_incumbent_serves(pas
     [span] = lineage.offsets
     assert span.last - span.first >= len(lineage.prompt_ids)
     assert past.archive.report(3)["phases"]["training"]["groups"] == len(lineage.prompt_ids)
+    with closing(open_database(past.config.daemon.data_dir / "tao.duckdb")) as connection:
+        used = connection.execute("SELECT id FROM prompts WHERE state = 'used'").fetchall()
+    assert {name for (name,) in used} >= set(lineage.prompt_ids), "what was carried is used up, too"
 
 
 def test_how_many_rounds_are_carried_is_configured(past: Any) -> None:

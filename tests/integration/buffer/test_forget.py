@@ -139,6 +139,21 @@ def test_what_was_sampled_with_an_erased_prompt_shown_goes_too(make_world: Calla
     assert [each.group.prompt_id for each in world.archive.scored_groups(3)] == left
 
 
+def test_the_inputs_of_a_training_that_carries_groups_of_another_round_go_too(make_world: Callable[..., Any]) -> None:
+    """The round that carries does not know what the completions were sampled with."""
+    world = make_world()
+    ada = next(each for each in world.claimed if each.subject == ADA)
+    other = next(each for each in world.prompts if each.subject != ADA and each not in world.claimed)
+    completion = Completion(0, "shown", f"as in {ada.user_text}", (7,), (-0.5,), "stop")
+    world.archive.append_group(3, CompletionGroup(other.id, (1,), (completion,), (ada.id,)))
+    world.archive.finish_sampling(3)
+    attempt = world.archive.training_directory(4, 1)
+    attempt.mkdir(parents=True)
+    (attempt / "batch.jsonl").write_text(json.dumps({"prompt_id": other.id, "text": NEEDLE}) + "\n")
+    forget(world.config, REQUEST, lambda: 500.0, quietly)
+    assert occurrences(world.data_dir, NEEDLE) == []
+
+
 def test_an_adapter_learned_from_what_was_sampled_with_an_erased_prompt_shown(make_world: Callable[..., Any]) -> None:
     """Also where the prompt that was shown trained in the same round itself."""
     world = make_world()
@@ -154,6 +169,9 @@ def test_an_adapter_learned_from_what_was_sampled_with_an_erased_prompt_shown(ma
     gone = Lineage(5, None, "/base", "d" * 64, ids, (), "c" * 64, example_ids=(shown.id,))
     assert erasing._learned_from(world.config, gone, [shown.id]) == set(ids), "nobody can tell any more"
     carried = replace(gone, carried_from=(4,))
+    assert erasing._learned_from(world.config, carried, [shown.id]) == set(ids), "of one of its rounds"
+    world.archive.append_group(5, CompletionGroup(third.id, (1, 2), (completion,), ()))
+    world.archive.finish_sampling(5)
     assert erasing._learned_from(world.config, carried, [shown.id]) == {shown.id, other.id}
     assert erasing._trained_on(world.config, carried) == [world.archive.directory(5), world.archive.directory(4)]
 
