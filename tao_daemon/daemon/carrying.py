@@ -3,13 +3,13 @@
 Sampling and scoring cost most of a round. What a round sampled stays a sample of the incumbent until another adapter
 serves, so that one the gate refused is not lost: with the next round's groups it makes a larger batch.
 
-reports, newest first → refused under the same incumbent and the same scoring → their groups, less what scored anew
+reports, newest first → refused under the same incumbent and the same scoring → their groups, less what was scored anew
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,18 +49,16 @@ def rounds_to_carry(archive: RoundArchive, number: int, *, most: int) -> tuple[i
     return tuple(found)
 
 
-def carried_groups(archive: RoundArchive, rounds: Iterable[int], own: Iterable[ScoredGroup]) -> Carried:
-    """The groups of these rounds, the newest of each prompt, less prompts of `own`. A damaged round is left out."""
+def carried_groups(archive: RoundArchive, rounds: Iterable[int], own: Sequence[ScoredGroup]) -> Carried:
+    """The groups of these rounds, the newest of each prompt, less prompts of `own`. A damaged round is left out, and
+    what a scorer had a part in that scored nothing of `own`: it may be trusted no more."""
     seen = {scored.group.prompt_id for scored in own}
+    trusted = {name for scored in own for name in scored.scorers}
     numbers: list[int] = []
     groups: list[ScoredGroup] = []
     for number in rounds:
-        try:
-            found = archive.scored_groups(number)
-        except ArchiveError as error:
-            log.warning("a round's groups cannot train again", extra={"round": number, "reason": str(error)})
-            continue
-        more = [scored for scored in found if scored.group.prompt_id not in seen]
+        fitting = [scored for scored in _groups(archive, number) if trusted.issuperset(scored.scorers)]
+        more = [scored for scored in fitting if scored.group.prompt_id not in seen]
         seen |= {scored.group.prompt_id for scored in more}
         groups += more
         numbers += [number] * bool(more)
@@ -68,10 +66,18 @@ def carried_groups(archive: RoundArchive, rounds: Iterable[int], own: Iterable[S
 
 
 def carried_prompts(archive: RoundArchive, number: int) -> tuple[str, ...]:
-    """Of the rounds that a training carried, by its report. Raises ArchiveError where that is damaged."""
+    """What a round's training carried, by its report. Raises ArchiveError where that is damaged."""
     training = archive.report(number).get("phases", {}).get("training", {})
-    carried = carried_groups(archive, training.get("carried_from", ()), own=())
+    carried = carried_groups(archive, training.get("carried_from", ()), _groups(archive, number))
     return tuple(scored.group.prompt_id for scored in carried.groups)
+
+
+def _groups(archive: RoundArchive, number: int) -> list[ScoredGroup]:
+    try:
+        return archive.scored_groups(number)
+    except ArchiveError as error:
+        log.warning("a round's groups cannot be read", extra={"round": number, "reason": str(error)})
+        return []
 
 
 def _ends_the_search(report: Mapping[str, Any], own: Mapping[str, Any]) -> bool:

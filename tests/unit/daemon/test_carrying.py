@@ -14,9 +14,9 @@ from tao_daemon.registry.round_archive import RoundArchive
 SCORING = {"version": "1", "config_digest": "digest"}
 
 
-def scored(prompt_id: str, reward: float = 1.0) -> ScoredGroup:
+def scored(prompt_id: str, reward: float = 1.0, *scorers: str) -> ScoredGroup:
     completions = tuple(Completion(n, "plain", "t", (5,), (-0.5,), "stop") for n in range(2))
-    return ScoredGroup(CompletionGroup(prompt_id, (1, 2), completions), (reward, 0.0), ("ticket",))
+    return ScoredGroup(CompletionGroup(prompt_id, (1, 2), completions), (reward, 0.0), scorers or ("ticket",))
 
 
 def leave(archive: RoundArchive, number: int, *groups: ScoredGroup, phases: Any = None, **report: Any) -> None:
@@ -73,8 +73,17 @@ def test_a_prompt_trains_once_with_its_newest_group(tmp_path: Path) -> None:
     found = carried_groups(archive, (2, 1), archive.scored_groups(3))
     assert found.rounds == (2, 1)
     assert [(each.group.prompt_id, each.rewards[0]) for each in found.groups] == [("b", 0.2), ("a", 0.1)]
-    assert set(carried_prompts(archive, 3)) == {"a", "b", "c"}
+    assert carried_prompts(archive, 3) == ("b", "a")
     assert carried_prompts(archive, 2) == ()
     (archive.directory(2) / "scores.parquet").write_bytes(b"damaged")
-    assert carried_groups(archive, (2, 1), ()).rounds == (1,)
+    assert carried_groups(archive, (2, 1), archive.scored_groups(3)).rounds == (1,)
     assert carried_groups(archive, (1,), archive.scored_groups(1)).rounds == (), "nothing is left of it"
+
+
+def test_what_a_scorer_gave_that_scores_nothing_any_more_is_not_carried(tmp_path: Path) -> None:
+    """As of a judge that is trusted no longer: its groups of this round were left out."""
+    archive = RoundArchive(tmp_path)
+    leave(archive, 1, scored("a", 0.1, "judge"), scored("b", 0.1, "judge", "ticket"), scored("c", 0.1, "ticket"))
+    leave(archive, 2, scored("d"))
+    found = carried_groups(archive, (1,), archive.scored_groups(2))
+    assert [each.group.prompt_id for each in found.groups] == ["c"]
