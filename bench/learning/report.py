@@ -194,7 +194,7 @@ def _reading() -> str:
 - **Gain** is paired, prompt by prompt. **All right** is the share of answers without any fault. **Reward** is what the
   task's own scorers say of the held-out answers: where it rises and the score does not, the reward was fooled.
 - Settings, the winner, and rate and epochs of `labelled` are chosen on the dev split, never on held-out prompts. Ours
-  chooses its weights within a training by the KL budget, and by groups of its own prompts where there are enough. The
+  chooses its weights within a training by the KL budget. The
   winner is the best on the dev split; the product's default settings where they are within a standard error of it.
 - **Seconds** are wall-clock on whatever else the machine did; compare them with care. Sampling of a batch that several
   columns share is counted for each of them. TRL generates with transformers, ours samples with vLLM. For `labelled` the

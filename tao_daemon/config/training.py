@@ -61,9 +61,9 @@ class Training(Section):
     """A group whose rewards differ by less teaches nothing and is dropped."""
     min_groups: Positive = 4
     """A round with fewer groups that can teach fails before training."""
-    dev_fraction: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.1
-    """Groups kept from the optimizer to choose the checkpoint by; all train when fewer than 8 of them could tell
-    (at 0.1, of fewer than about 100 prompts, with what the round carries)."""
+    dev_fraction: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
+    """Groups kept from the optimizer to choose the checkpoint by, and to stop early; all train when fewer than 8 could
+    tell (at 0.1, of fewer than about 100 prompts, with what the round carries). 0: the gate alone decides."""
     checkpoint_seconds: Seconds = 300.0
     """A restarted training goes on where it was this long before, at most; on a CPU to the same bytes."""
     memory_headroom: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
