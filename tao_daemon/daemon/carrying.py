@@ -86,7 +86,7 @@ def _ends_the_search(report: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
     if "problem" in report:
         return False
     outcome = report.get("outcome")
-    failed = outcome == Outcome.FAILED and "scoring" in report["phases"]
+    failed = outcome == Outcome.FAILED and "scoring" in report.get("phases", {})
     return report.get("incumbent") != own.get("incumbent") or outcome == Outcome.ACCEPTED or failed
 
 
