@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from tao_daemon.config.crontab import checked
 from tao_daemon.config.scorers import ScorerConfig
 from tao_daemon.config.values import Fraction, Positive, Section
 
@@ -15,8 +16,8 @@ class Round(Section):
     """Training prompts per round."""
     min_new_prompts: Annotated[int, Field(ge=0)] = 500
     """Start a round when this many fresh training prompts wait; 0 turns this trigger off."""
-    schedule: str = ""
-    """Start a round by the calendar: a crontab line such as "0 3 * * *" in UTC, or "" for none."""
+    schedule: Annotated[str, AfterValidator(checked)] = ""
+    """Start a round by the calendar: a crontab line such as "0 3 * * mon-fri" in UTC, or "" for none."""
     min_interval_seconds: Annotated[float, Field(ge=0.0)] = 0.0
     """Least time between the end of a round and the next automatic start."""
     retry_seconds: Annotated[float, Field(ge=0.0)] = 60.0

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from tao_daemon.buffer.trigger import TriggerState, decide
 from tao_daemon.config import Round
+from tao_daemon.config.crontab import crontab
 from tao_daemon.daemon.claims import RoundClaims, missing_prompts
 from tao_daemon.daemon.rollouts import leaves_room_for_round
 from tao_daemon.daemon.state import Policy, State
@@ -66,7 +66,7 @@ class RoundScheduler:
         self._post = post
         self._clock = clock
         self._started = clock()
-        self._calendar = CronTrigger.from_crontab(settings.schedule, timezone=UTC) if settings.schedule else None
+        self._calendar = crontab(settings.schedule) if settings.schedule else None
         self._look = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._looked: _Looked | None = None
