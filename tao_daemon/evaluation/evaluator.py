@@ -115,13 +115,11 @@ class Evaluator:
         if old.is_none:
             _log.warning("held-out prompt without an answer", extra={"prompt_id": prompt.id})
             return None
-        before: float | None
-        after: float | None = 0.0
+        # Both, also where the candidate has none: a judge says nothing of a text alone.
+        before, after = await self._scorer.absolute(prompt, [old.text, new.text])
         if new.is_none:
             _log.warning("held-out prompt without an answer of the candidate", extra={"prompt_id": prompt.id})
-            (before,) = await self._scorer.absolute(prompt, [old.text])
-        else:
-            before, after = await self._scorer.absolute(prompt, [old.text, new.text])
+            after = 0.0
         if before is None or after is None:
             _log.warning("held-out prompt not scored", extra={"prompt_id": prompt.id})
             return None

@@ -43,7 +43,15 @@ class Answers:
 
 class Scores:
     async def absolute(self, prompt: Prompt, texts: Sequence[str]) -> Sequence[float | None]:
-        return [{"good": 0.9, "bad": 0.2, "unscorable": None}[text] for text in texts]
+        return [{"good": 0.9, "bad": 0.2, "": 0.1, "unscorable": None}[text] for text in texts]
+
+
+class Compares:
+    """A judge: it ranks, and says nothing of a text alone."""
+
+    async def absolute(self, prompt: Prompt, texts: Sequence[str]) -> Sequence[float | None]:
+        better = max(texts, key=["", "bad", "good"].index)
+        return [None] if len(texts) == 1 else [float(text == better) for text in texts]
 
 
 def prompts(count: int = 64) -> list[Prompt]:
@@ -56,12 +64,13 @@ async def evaluate(  # type: ignore[no-untyped-def]
     progress: list[tuple[int, int]] | None = None,
     distance: Mapping[str, float] = MappingProxyType({}),
     remarks: Sequence[str] = (),
+    scorer: Scores | Compares | None = None,
 ):
     def note(done: int, total: int) -> None:
         if progress is not None:
             progress.append((done, total))
 
-    evaluator = Evaluator(sampler, Scores(), GATE, remarks=remarks)
+    evaluator = Evaluator(sampler, scorer or Scores(), GATE, remarks=remarks)
     return await evaluator.evaluate(
         prompts(count), incumbent=None, candidate="new", seed=1, distance=distance, progress=note
     )
@@ -174,6 +183,13 @@ async def test_what_only_the_candidate_has_no_answer_to_counts_against_it(reason
     assert found.verdict.reasons[-1] == "no answer of the candidate, counted as 0, to 6 prompts"
     neither = await evaluate(Answers({(model, f"p{n}"): nothing for n in range(6) for model in (None, "new")}))
     assert len(neither.pairs) == 58
+
+
+async def test_a_judge_too_counts_what_only_the_candidate_has_no_answer_to() -> None:
+    nothing = Answer("", 0, REFUSED)
+    found = await evaluate(Answers({("new", f"p{n}"): nothing for n in range(6)}), scorer=Compares())
+    assert [(pair.incumbent_score, pair.candidate_score) for pair in found.pairs[:7]] == [(1.0, 0.0)] * 6 + [(0.0, 1.0)]
+    assert len(found.pairs) == 64
 
 
 async def test_a_scorers_server_that_is_down_leaves_no_other_scoring_behind() -> None:
