@@ -25,7 +25,7 @@ from tao_daemon.daemon.outage import OutagePatience
 from tao_daemon.daemon.round_parts import Parts, RoundSettings
 from tao_daemon.domain.adapter import Lineage, OffsetRange
 from tao_daemon.domain.completion import CompletionGroup, ScoredGroup
-from tao_daemon.domain.errors import NothingSampled, TaoError, UpstreamError
+from tao_daemon.domain.errors import NothingSampled, ServerUnfit, TaoError, UpstreamError
 from tao_daemon.domain.events import CandidateJudged, Event, PhaseCompleted, PhaseFailed
 from tao_daemon.domain.meters import measure
 from tao_daemon.domain.ports import Clock, DivergenceJob, SamplingAids, TrainingJob, TrainingResult
@@ -77,7 +77,7 @@ class RoundWork:
                 log.warning("a phase waits for its server", extra={"phase": running.phase, "reason": str(error)})
                 await asyncio.sleep(pause)
             except (TaoError, OSError) as error:
-                return _failed(running, error, blameless=isinstance(error, NothingSampled))
+                return _failed(running, error, blameless=isinstance(error, NothingSampled | ServerUnfit))
 
     async def put_away(self, closing: ClosingRound) -> None:
         """Give the prompts back or use them up, and finish the report. Idempotent; raises TaoError, OSError."""
@@ -135,6 +135,8 @@ class RoundWork:
         return [*fresh, *await store.claim_rehearsal(claims.rehearsal(running.id))]
 
     async def _claim(self, running: RoundState) -> tuple[Event, dict[str, Any]]:
+        # Hours of sampling and training would find out otherwise.
+        await self._parts.fleet.check()
         store, claims = self._parts.store, self._claims
         fresh = await store.claim_training(claims.training(running.id))
         if missing := missing_training(len(fresh), claims) or await missing_held_out(store, claims):
@@ -149,8 +151,9 @@ class RoundWork:
     async def _sample(self, running: RoundState) -> tuple[Event, dict[str, Any]]:
         archive = self._parts.archive
         if await asyncio.to_thread(archive.has_completions, running.id):
-            groups = await asyncio.to_thread(archive.completions, running.id)
-            return self._done(running, f"{len(groups)} groups were sampled before"), {"groups": len(groups)}
+            # By a try that ended before the journal knew.
+            await asyncio.to_thread(archive.finish_sampling, running.id)
+            return await self._sampled(running)
         prompts = await self._training_prompts(running)
         kept = {group.prompt_id for group in await asyncio.to_thread(archive.sampled_groups, running.id)}
         missing = [prompt for prompt in prompts if prompt.id not in kept]
@@ -167,6 +170,10 @@ class RoundWork:
         if len(groups) < self._settings.min_groups:
             raise _Unfit(f"only {len(groups)} of {len(prompts)} prompts could be sampled")
         await asyncio.to_thread(archive.finish_sampling, running.id)
+        return await self._sampled(running)
+
+    async def _sampled(self, running: RoundState) -> tuple[Event, dict[str, Any]]:
+        groups = await asyncio.to_thread(self._parts.archive.completions, running.id)
         meters = measure(groups)
         self._emit(SamplesMeasured(meters))
         return self._done(running, f"{len(groups)} groups sampled"), {**_sampling_numbers(groups), **meters}
@@ -273,9 +280,10 @@ class RoundWork:
     async def _evaluate(self, running: RoundState) -> tuple[Event, dict[str, Any]]:
         assert running.candidate is not None
         parts = self._parts
-        prompts = await parts.store.claim_held_out(self._claims.held_out(running.id))
+        # Before any held-out prompt is used up: a server may refuse the candidate.
         served = await parts.fleet.serve(await asyncio.to_thread(parts.adapters.get, running.candidate))
         log.info("candidate is served for evaluation", extra={"adapter": running.candidate, "fingerprint": served})
+        prompts = await parts.store.claim_held_out(self._claims.held_out(running.id))
         enough = len(prompts) >= self._settings.gate_min_prompts
         asked = prompts[: self._settings.divergence_prompts] if enough else ()
         far = await self._far(running, running.candidate, asked)
@@ -302,10 +310,12 @@ class RoundWork:
 
     async def _far(self, running: RoundState, candidate: str, prompts: Sequence[Prompt]) -> Mapping[str, float]:
         """How far the candidate went from the base, on answers of its own; nothing where no prompt is to be asked."""
-        parts, seed = self._parts, self._seed(running)
-        groups = await parts.sampler.draw(prompts, model=candidate, seed=seed) if prompts else ()
-        if not groups:
+        if not prompts:
             return {}
+        parts, seed = self._parts, self._seed(running)
+        groups = await parts.sampler.draw(prompts, model=candidate, seed=seed)
+        if not groups:
+            raise _Unfit(f"{candidate} answered none of {len(prompts)} prompts by which its distance is measured")
         base = await parts.sampler.draw(prompts, model=None, seed=seed)
         adapter = await asyncio.to_thread(parts.adapters.get, candidate)
         start = await asyncio.to_thread(parts.adapters.get, running.incumbent) if running.incumbent else None

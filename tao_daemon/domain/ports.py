@@ -320,6 +320,10 @@ class Fleet(Protocol):
         """
         ...
 
+    async def check(self) -> None:
+        """Raises ServerUnfit, with the remedies, for a replica that can serve no adapter; UpstreamError."""
+        ...
+
     async def retire(self, name: str) -> None:
         """Unload everywhere. Idempotent; unknown names are fine."""
         ...

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -105,9 +105,10 @@ class RoundArchive:
         return [_group(json.loads(line)) for line in whole.splitlines()]
 
     def finish_sampling(self, round_id: int) -> None:
-        """The line file becomes `completions.parquet`."""
-        rows = [asdict(group) for group in self.sampled_groups(round_id)]
-        self._write_table(round_id, "completions", rows, _COMPLETIONS)
+        """The line file becomes `completions.parquet`. Idempotent: a table that is there stays."""
+        if not self.has_completions(round_id):
+            rows = [asdict(group) for group in self.sampled_groups(round_id)]
+            self._write_table(round_id, "completions", rows, _COMPLETIONS)
         self._partial(round_id).unlink(missing_ok=True)
 
     def completions(self, round_id: int) -> list[CompletionGroup]:
@@ -272,7 +273,7 @@ class RoundArchive:
         lines, temporary = target.with_suffix(".jsonl.tmp"), target.with_suffix(".parquet.tmp")
         with lines.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        with duckdb.connect() as db:
+        with _told_by_kind(target, _unwritten), duckdb.connect() as db:
             source = f"read_json(?, format='newline_delimited', columns={columns}, maximum_object_size=268435456)"
             db.execute(f"COPY (SELECT * FROM {source}) TO {quoted(temporary)} (FORMAT parquet)", [str(lines)])
         lines.unlink()
@@ -296,12 +297,12 @@ def _fetch(path: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
 
 
 @contextmanager
-def _told_by_kind(path: Path) -> Iterator[None]:
+def _told_by_kind(path: Path, problem: Callable[[Path, Exception], ArchiveError] | None = None) -> Iterator[None]:
     """What goes wrong with a table is told by its kind: DuckDB's own message may quote content."""
     try:
         yield
     except duckdb.Error as error:
-        raise _unreadable(path, error) from None
+        raise (problem or _unreadable)(path, error) from None
 
 
 def _unreadable(path: Path, error: Exception) -> ArchiveError:
@@ -359,3 +360,7 @@ def _group(row: Mapping[str, Any]) -> CompletionGroup:
     return CompletionGroup(
         row["prompt_id"], tuple(row["prompt_token_ids"]), completions, tuple(row.get("examples") or ())
     )
+
+
+def _unwritten(path: Path, error: Exception) -> ArchiveError:
+    return ArchiveError(f"{path} cannot be written ({type(error).__name__}); is there room on the disk?")

@@ -41,6 +41,10 @@ class MemoryFleet:
         self.loaded[url] = {}
         self.processes[url] = (self.processes[url] or 0.0) + 1.0
 
+    async def check(self) -> None:
+        for url in self.urls:
+            self._reach(url)
+
     async def serve(self, adapter: AdapterRecord) -> str:
         before = {url: dict(names) for url, names in self.loaded.items()}
         error: AdapterError | UpstreamError | None = None

@@ -59,6 +59,10 @@ class VllmFleet:
             raise error
         return "; ".join(attempt.detail for attempt in attempts)
 
+    async def check(self) -> None:
+        for replica in self._replicas.values():
+            await replica.require(Delivery.ROUTES)
+
     async def retire(self, name: str) -> None:
         """Unload everywhere. Every replica is tried before the first UpstreamError is raised."""
         if error := _worst(await _unload(name, list(self._replicas.values()))):

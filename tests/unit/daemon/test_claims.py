@@ -26,6 +26,7 @@ from tao_daemon.domain.ports import Ingest
 from tao_daemon.domain.prompt import Prompt, Source
 from tao_daemon.domain.round import ClosingRound, Outcome, Phase, RoundState
 from tao_daemon.registry.round_archive import RoundArchive
+from tao_daemon.rollout.memory_fleet import MemoryFleet
 
 CONFIG = parse_config(
     {
@@ -158,7 +159,7 @@ def work(store: Filled, tmp_path: Path) -> RoundWork:
     nothing: Any = None
     scorer: Any = Scorer()
     archive = RoundArchive(tmp_path)
-    parts = Parts(store, nothing, scorer, scorer, nothing, nothing, nothing, nothing, archive)
+    parts = Parts(store, nothing, scorer, scorer, nothing, nothing, nothing, MemoryFleet(), archive)
     return RoundWork(parts, SETTINGS, emit=lambda signal: None, clock=lambda: 1.0)
 
 

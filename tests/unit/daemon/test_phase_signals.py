@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import ANY
 
 import pytest
@@ -14,10 +14,10 @@ from tao_daemon.config import parse_config
 from tao_daemon.daemon.phases import RoundWork
 from tao_daemon.daemon.round_parts import Parts, RoundSettings
 from tao_daemon.domain.completion import Completion, CompletionGroup, ScoredGroup
-from tao_daemon.domain.errors import NothingSampled, PassTimeout, UpstreamError
-from tao_daemon.domain.events import PhaseFailed
+from tao_daemon.domain.errors import NothingSampled, PassTimeout, ServerUnfit, UpstreamError
+from tao_daemon.domain.events import PhaseCompleted, PhaseFailed
 from tao_daemon.domain.round import Phase, RoundState
-from tao_daemon.domain.signals import Signal, TrainingEnded, TrainingStepped
+from tao_daemon.domain.signals import SamplesMeasured, Signal, TrainingEnded, TrainingStepped
 from tao_daemon.learning.subprocess_trainer import SubprocessTrainer
 from tao_daemon.registry.round_archive import RoundArchive
 
@@ -93,11 +93,41 @@ async def test_no_prompt_is_to_blame_for_a_server_that_stays_away_or_refuses_eve
     async def refused(running: RoundState) -> Any:
         raise NothingSampled("none of 64 prompts")
 
+    async def unfit(running: RoundState) -> Any:
+        raise ServerUnfit("start it with --enable-lora")
+
     monkeypatch.setattr(work, "_attempt", refused)
     assert await work.run(RUNNING) == PhaseFailed(1, 1, Phase.TRAINING, "none of 64 prompts", blameless=True)
+    monkeypatch.setattr(work, "_attempt", unfit)
+    assert await work.run(RUNNING) == PhaseFailed(1, 1, Phase.TRAINING, "start it with --enable-lora", blameless=True)
     monkeypatch.setattr(work, "_attempt", away)
     monkeypatch.setattr(work, "_settings", replace(SETTINGS, outage_seconds=0.0))
     assert await work.run(RUNNING) == PhaseFailed(1, 1, Phase.TRAINING, "nobody listens", blameless=True)
+
+
+async def test_a_sampling_that_ended_unheard_is_told_whole(tmp_path: Path) -> None:
+    """The process ended between the table and the journal."""
+    heard: list[Signal] = []
+    work = training(tmp_path, heard, "false")
+    event = await work.run(replace(RUNNING, phase=Phase.SAMPLING))
+    assert isinstance(event, PhaseCompleted)
+    (told,) = heard
+    assert isinstance(told, SamplesMeasured)
+    numbers = RoundArchive(tmp_path).report(1)["phases"]["sampling"]
+    assert numbers["completions"] == 2
+    assert {*told.meters} <= {*numbers}
+
+
+async def test_a_server_that_serves_no_adapter_is_found_out_before_anything_is_claimed(tmp_path: Path) -> None:
+    class Fleet:
+        async def check(self) -> None:
+            raise ServerUnfit("start it with --enable-lora")
+
+    nothing, fleet = cast("Any", None), cast("Any", Fleet())
+    parts = Parts(nothing, nothing, nothing, nothing, nothing, nothing, nothing, fleet, RoundArchive(tmp_path))
+    work = RoundWork(parts, SETTINGS, emit=lambda signal: None, clock=lambda: 1.0)
+    event = await work.run(replace(RUNNING, phase=Phase.CLAIMING))
+    assert event == PhaseFailed(1, 1, Phase.CLAIMING, "start it with --enable-lora", blameless=True)
 
 
 async def test_a_training_that_is_cancelled(tmp_path: Path) -> None:

@@ -35,6 +35,26 @@ def test_groups_survive_the_line_file_and_parquet(tmp_path: Path) -> None:
     assert [path.name for path in archive.directory(7).iterdir()] == ["completions.parquet"]
 
 
+def test_sampling_that_ended_can_be_ended_again(tmp_path: Path) -> None:
+    archive = RoundArchive(tmp_path)
+    archive.append_group(7, a_group("a"))
+    left_over = archive.directory(7) / "completions.jsonl.part"
+    lines = left_over.read_bytes()
+    archive.finish_sampling(7)
+    left_over.write_bytes(lines[:20])  # a crash between the table and the line file's end
+    archive.finish_sampling(7)
+    assert archive.completions(7) == [a_group("a")]
+    assert not left_over.exists()
+
+
+def test_a_table_that_cannot_be_written_is_an_error_of_the_archive(tmp_path: Path) -> None:
+    archive = RoundArchive(tmp_path)
+    archive.append_group(7, a_group("secret words"))
+    (archive.directory(7) / "completions.parquet.tmp").mkdir()
+    with pytest.raises(ArchiveError, match=r"completions.parquet cannot be written \(IOException\)"):
+        archive.finish_sampling(7)
+
+
 def test_a_torn_line_is_cut_off_so_that_appending_stays_safe(tmp_path: Path) -> None:
     archive = RoundArchive(tmp_path)
     archive.append_group(1, a_group("a"))
