@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tao_daemon.config import Config
 from tao_daemon.control.auth import FILE_NAME as TOKEN
-from tao_daemon.domain.errors import PromptStoreError
+from tao_daemon.domain.errors import JournalError, PromptStoreError
 
 
 def journal_path(config: Config) -> Path:
@@ -36,6 +36,14 @@ def adapters_path(config: Config) -> Path:
 def token_path(config: Config) -> Path:
     """The local administrator's token."""
     return config.daemon.data_dir / TOKEN
+
+
+def existing_journal(config: Config) -> Path:
+    """Where the journal is. Raises JournalError where there is none, so that a wrong path creates nothing."""
+    path = journal_path(config)
+    if not path.exists():
+        raise JournalError(f"there is no journal at {path}; is daemon.data_dir the one the daemon uses?")
+    return path
 
 
 def existing_buffer(config: Config) -> Path:

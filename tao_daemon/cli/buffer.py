@@ -189,7 +189,8 @@ def redrive(config_path: Path, as_json: bool, limit: int | None, code: str | Non
 
     wanted = Wanted(code, since, limit)
     with _files(), progress_bar() as progress:
-        work = (preview_redrive if dry_run else act)(read_config(config_path), wanted, time.time, progress)
+        config = read_config(config_path, secrets_of=("kafka",))
+        work = (preview_redrive if dry_run else act)(config, wanted, time.time, progress)
         found = {**asyncio.run(work), "dry_run": dry_run}
     tell(found, as_json, buffer_view.show_redrive)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from tao_daemon.app.checking import check_parts
-from tao_daemon.cli.options import json_option, read_config
+from tao_daemon.cli.options import json_option, read_whole_config
 
 
 @click.command()
@@ -23,7 +23,7 @@ def command(file: Path, as_json: bool) -> None:
       tao-daemon check-config config.toml
       tao-daemon check-config config.toml --json | jq .gate
     """
-    config = read_config(file)
+    config = read_whole_config(file)
     asyncio.run(check_parts(config))
     if as_json:
         click.echo(config.model_dump_json(indent=2))

@@ -26,7 +26,7 @@ def command(config_path: Path) -> None:
       curl localhost:8080/v1/chat/completions -H 'content-type: application/json' \\
         -d '{"model": "assistant", "messages": [{"role": "user", "content": "Hello"}]}'
     """
-    config = read_config(config_path)
+    config = read_config(config_path, secrets_of=("kafka", "serving", "gateway"))
     from tao_daemon.gateway.workers import is_worker
 
     if config.gateway.processes > 1 and not is_worker():

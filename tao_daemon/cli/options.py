@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import getpass
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -107,7 +107,15 @@ def actor() -> str:
         return "unknown"
 
 
-def read_config(path: Path) -> Config:
+def read_config(path: Path, *, secrets_of: Collection[str] = ()) -> Config:
+    """With the secrets of these sections alone: an undo needs none."""
+    from tao_daemon.config import load_config
+
+    return load_config(path, secrets_of=secrets_of)
+
+
+def read_whole_config(path: Path) -> Config:
+    """With every secret."""
     from tao_daemon.config import load_config
 
     return load_config(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tao_daemon.cli.options import config_option, read_config
+from tao_daemon.cli.options import config_option, read_whole_config
 
 
 @click.command()
@@ -20,7 +20,7 @@ def command(config_path: Path) -> None:
       tao-daemon run --config config.toml
       tao-daemon run --config config.toml 2>> daemon.log &
     """
-    config = read_config(config_path)
+    config = read_whole_config(config_path)
     from tao_daemon.app.daemon import run_daemon
 
     asyncio.run(run_daemon(config))

@@ -5,11 +5,18 @@ from __future__ import annotations
 import difflib
 import hashlib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from tao_daemon.config.delivery import Control, Gateway, Rollout, Serving
 from tao_daemon.config.events import Events
@@ -18,7 +25,7 @@ from tao_daemon.config.rounds import Gate, Round
 from tao_daemon.config.sampling import Sampling
 from tao_daemon.config.scorers import ScorerConfig
 from tao_daemon.config.training import Training
-from tao_daemon.config.values import Section
+from tao_daemon.config.values import SecretsOf, Section
 from tao_daemon.domain.errors import ConfigError
 
 
@@ -38,6 +45,13 @@ class Config(Section):
     gateway: Gateway = Gateway()
     control: Control = Control()
     events: Events = Events()
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _told_by_section(cls, value: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        if info.context is not None:
+            info.context.section = info.field_name
+        return read(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -79,21 +93,29 @@ class Config(Section):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
-def load_config(path: Path) -> Config:
-    """Read and check a config file. Raises ConfigError with one line per problem."""
+ALL_SECTIONS = tuple(Config.model_fields)
+
+
+def load_config(path: Path, *, secrets_of: Collection[str] = ALL_SECTIONS) -> Config:
+    """Read and check a config file. Raises ConfigError with one line per problem.
+
+    `secrets_of`: the sections whose secrets are read. What steers a daemon needs none, and works where they are not.
+    """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}; pass --config FILE") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
-    return parse_config(data, source=str(path))
+    return parse_config(data, source=str(path), secrets_of=secrets_of)
 
 
-def parse_config(data: Mapping[str, Any], *, source: str = "config") -> Config:
+def parse_config(
+    data: Mapping[str, Any], *, source: str = "config", secrets_of: Collection[str] = ALL_SECTIONS
+) -> Config:
     """Check a parsed file. Raises ConfigError with one line per problem."""
     try:
-        return Config.model_validate(dict(data))
+        return Config.model_validate(dict(data), context=SecretsOf(secrets_of))
     except ValidationError as error:
         lines = [_explain(dict(problem)) for problem in error.errors(include_url=False, include_input=False)]
         raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
+
+UNREAD = SecretStr("https://secret.unread.invalid")
+"""Instead of a secret that was not asked for: opens nothing, and is an address where one is wanted."""
 
 
-def _resolve_secret(value: Any) -> Any:
+@dataclass
+class SecretsOf:
+    """Context of a validation: the sections whose secrets are read; those of others stay `UNREAD`."""
+
+    sections: Collection[str]
+    section: str = ""
+    """The one that is being read."""
+
+
+def _resolve_secret(value: Any, info: ValidationInfo) -> Any:
     """`env:NAME` reads an environment variable, `file:PATH` a file; a plain value is refused, and so is an empty one:
     it would sign or open nothing. White space around it does not count."""
     if value is None or isinstance(value, SecretStr):
         return value
     scheme, _, rest = str(value).partition(":")
+    wanted = info.context
+    if scheme in ("env", "file") and rest and wanted is not None and wanted.section not in wanted.sections:
+        return UNREAD
     if scheme == "env" and rest:
         if rest not in os.environ:
             raise ValueError(f"environment variable {rest} is not set; export it before the start")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
-from tao_daemon.app.paths import journal_path, routes_path
+from tao_daemon.app.paths import existing_journal, journal_path, routes_path
 from tao_daemon.app.settings import policy_of
 from tao_daemon.config import Config
 from tao_daemon.control.auth import LOCAL
@@ -27,8 +27,10 @@ from tao_daemon.registry.journal import Journal
 def undo(config: Config, event: UndoRequested, key: str, clock: Clock) -> dict[str, Any]:
     """The next routes generation, journaled and written to routes.json; gateways on this machine read that file.
 
-    A daemon that undid it under `key` before it went away is answered for, and nothing is done twice.
+    A daemon that undid it under `key` before it went away is answered for, and nothing is done twice. Raises
+    JournalError where no daemon has been.
     """
+    existing_journal(config)
     with _journal(config) as journal:
         if earlier := journal.answered(f"{LOCAL}:{key}"):
             return {"note": earlier.note, "refused": earlier.refused, "seq": earlier.seq, "replayed": True}

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from tao_daemon.cli.main import FAMILIES, cli
 from tao_daemon.cli.options import resolve_token
 from tao_daemon.cli.reference import PROGRAM, commands, reference
-from tao_daemon.domain.errors import ConfigError
+from tao_daemon.domain.errors import ConfigError, JournalError
 
 ROOT = Path(__file__).parents[3]
 
@@ -180,3 +180,21 @@ def test_wrong_usage_is_two() -> None:
         ["nothing"],
     ):
         assert CliRunner().invoke(cli, arguments).exit_code == 2, arguments
+
+
+def test_an_undo_needs_no_secret_and_makes_no_journal(tmp_path: Path) -> None:
+    """The wrong data_dir, in a shell without the daemon's environment."""
+    config = tmp_path / "config.toml"
+    config.write_text(f"""
+        [daemon]
+        data_dir = "{tmp_path / "elsewhere"}"
+        [control]
+        port = 1
+        [serving]
+        api_key = "env:TAO_NO_SUCH_VARIABLE"
+    """)
+    done = CliRunner().invoke(cli, ["rollout", "undo", "--config", str(config)])
+    assert isinstance(done.exception, JournalError)
+    assert "there is no journal at" in str(done.exception)
+    assert "is daemon.data_dir the one the daemon uses?" in str(done.exception)
+    assert [*tmp_path.iterdir()] == [config]

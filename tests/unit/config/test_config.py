@@ -10,6 +10,7 @@ import pytest
 
 from tao_daemon.config import Config, load_config, parse_config
 from tao_daemon.config.reference import reference
+from tao_daemon.config.values import UNREAD
 from tao_daemon.domain.errors import ConfigError
 from tao_daemon.domain.prompt import Prompt, Source
 
@@ -151,3 +152,27 @@ def test_the_reference_file_holds_every_key_with_its_default() -> None:
     assert load_config(REFERENCE) == Config()
     data = tomllib.loads(REFERENCE.read_text())
     assert set(data) == set(Config.model_fields) - {"scorers"}
+
+
+SECRETS = {
+    "kafka": {"sasl_password": "env:TAO_NO_SUCH_VARIABLE"},
+    "serving": {"api_key": "env:TAO_SET"},
+    "events": {"webhooks": [{"name": "chat", "url": "file:/no/such/file"}]},
+}
+
+
+def test_the_secrets_of_other_sections_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAO_SET", "key")
+    config = parse_config(SECRETS, secrets_of=("serving",))
+    assert config.serving.api_key is not None
+    assert config.serving.api_key.get_secret_value() == "key"
+    assert config.kafka.sasl_password == config.events.webhooks[0].url == UNREAD
+    assert config.digest == parse_config(SECRETS, secrets_of=()).digest
+    with pytest.raises(ConfigError, match="/no/such/file") as caught:
+        parse_config(SECRETS)
+    assert "TAO_NO_SUCH_VARIABLE is not set" in str(caught.value)
+
+
+def test_a_secret_that_is_not_read_is_still_none_that_is_written_down() -> None:
+    with pytest.raises(ConfigError, match="never written into the file"):
+        parse_config({"kafka": {"sasl_password": "hunter2"}}, secrets_of=())
