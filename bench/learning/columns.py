@@ -28,6 +28,7 @@ from bench.learning.tasks.task import Split, Task
 from tao_daemon.config.rounds import Round as RoundConfig
 from tao_daemon.domain.adapter import AdapterRecord
 from tao_daemon.domain.completion import ScoredGroup
+from tao_daemon.domain.errors import AdapterError
 from tao_daemon.domain.ports import Example
 
 TAO_DEFAULTS: dict[str, Any] = {"groups_per_step": 4}
@@ -185,14 +186,21 @@ async def _labelled(lab: Lab, cell: Cell, task: Task, number: int, course: Cours
     """From the base model, on the prompts of all rounds so far. The dev split chooses epochs; in round 1, rate too."""
     labels = int(cell.settings.get("labels", number * PROMPTS))
     place = {"first": 0, "count": labels}
-    trials: list[_Trial] = []
+    trials, refused = list[_Trial](), list[dict[str, float]]()
     for rate in (course.rate,) if course.rate else LABELLED_RATES:
         out, result, _ = await _child(lab, "labelled", cell, task, place, None, {"learning_rate": rate})
         for artefact in sorted(out.glob("epoch-*"), key=lambda path: int(path.name[6:])):
             adapter, epochs = lab.publish(artefact, None), artefact.name[6:]
-            async with lab.serving(adapter):
-                dev = await evaluated(lab, task, Split.DEV, cell.seed, DEV_PROMPTS, adapter)
+            try:
+                async with lab.serving(adapter):
+                    dev = await evaluated(lab, task, Split.DEV, cell.seed, DEV_PROMPTS, adapter)
+            except AdapterError:  # so far from the base that server and trainer differ on it: nobody could serve it
+                refused.append({"learning_rate": rate, "epochs": int(epochs)})
+                lab.store.delete(adapter.name)
+                continue
             trials.append(_Trial(rate, int(epochs), adapter, result["seconds"][epochs], dev["score"]))
+    if not trials:
+        raise AdapterError(f"the server refused every one of the {len(refused)} labelled adapters")
     chosen = max(trials, key=lambda trial: trial.dev_score)
     course.rate = chosen.rate
     for trial in trials:
@@ -203,6 +211,7 @@ async def _labelled(lab: Lab, cell: Cell, task: Task, number: int, course: Cours
         "learning_rate": chosen.rate,
         "epochs": chosen.epochs,
         "tried": [{"learning_rate": t.rate, "epochs": t.epochs, "dev_score": t.dev_score} for t in trials],
+        "refused": refused,
     }
     return Round(chosen.adapter, 0, 0.0, 0.0, chosen.training_seconds, details)
 

@@ -29,7 +29,7 @@ def command() -> None:
     \b
     Scopes, each for one kind of holder:
       read       look at everything, prompts and answers included
-      operate    read, and start, cancel, pause, resume, abort, undo: nothing that lets something new serve
+      operate    read, and start and cancel rounds, pause, resume, abort, undo
       approve    operate, and approve and promote: lets a candidate serve
       gateway    the routes and a gateway's own reports, nothing else
       admin      everything, tokens too
@@ -61,7 +61,7 @@ def create(
     \b
     Examples:
       TOKEN=$(tao-daemon token create ci --scope operate --days 30)
-      tao-daemon token create gateway-eu --scope gateway > /etc/tao/gateway.token
+      (umask 077; tao-daemon token create gateway-eu --scope gateway > /etc/tao/gateway.token)
     """
     why = reason or NO_REASON
     body = {"name": name, "scopes": list(scopes), "days": days, "actor": actor(), "reason": why}
