@@ -10,7 +10,8 @@ import textwrap
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final, get_args
+from types import UnionType
+from typing import Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -121,7 +122,9 @@ def _section(name: str, config: Config) -> Iterator[str]:
         else:
             yield _described(field)
             value = getattr(section, key)
-            yield f"# {key} = {_toml(_EXAMPLES[key])}" if value is None else f"{key} = {_toml(value)}"
+            line = f"# {key} = {_toml(_EXAMPLES[key])}" if value is None else f"{key} = {_toml(value)}"
+            choices = _choices(field.annotation, of=_EXAMPLES[key] if value is None else value)
+            yield f"{line:<43}# {choices}" if choices else line
     for table in tables:
         yield f"\n{table}"
     yield ""
@@ -165,6 +168,25 @@ def _commented(key: str, value: Any, description: str | None) -> Iterator[str]:
 def _described(field: FieldInfo) -> str:
     text = " ".join((field.description or "").split())
     return textwrap.fill(text, 118, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+
+
+def _choices(annotation: Any, *, of: Any) -> str:
+    """ "| other | another": what else a key may be that may not be anything."""
+    allowed = [each for each in _literals(annotation) if each != of]
+    return " ".join(f"| {each}" for each in allowed)
+
+
+def _literals(annotation: Any) -> list[Any]:
+    if get_origin(annotation) is Literal:
+        return [*get_args(annotation)]
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return [each.value for each in annotation]
+    return [
+        found
+        for part in get_args(annotation)
+        if get_origin(annotation) in (Union, UnionType)
+        for found in _literals(part)
+    ]
 
 
 def _toml(value: Any) -> str:
