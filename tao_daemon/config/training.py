@@ -17,8 +17,8 @@ class Training(Section):
     base_model: Path = Path("./model")
     """Folder of the base model (config, tokenizer, safetensors), the same weights that vLLM serves."""
     algorithm: Literal["clipped_policy_gradient", "grpo", "oapl", "raft"] = "clipped_policy_gradient"
-    """How rewards become a gradient: PPO's clip without length and spread corrections (clipped_policy_gradient); with
-    them (grpo); a regression of log-probability ratios on advantages (oapl); the best completions' likelihood (raft)."""
+    """How rewards become a gradient: PPO's clip without length and spread corrections (clipped_policy_gradient), or
+    with (grpo); a regression of log-probability ratios on advantages (oapl); the likelihood of the best (raft)."""
     rank: Literal[8, 16, 32, 64, 128, 256] = 16
     """LoRA rank; at most the server's --max-lora-rank. A training starts from the adapter that serves and keeps
     its rank and alpha: to change them, undo to the base model first."""
