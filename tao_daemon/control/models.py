@@ -177,6 +177,8 @@ class RunningRound(Model):
     done: int | None
     total: int | None
     seconds_left: float | None
+    held: str = ""
+    """Why it does not sample now although it would; empty otherwise."""
 
 
 class NextRound(Model):
