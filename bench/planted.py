@@ -45,7 +45,7 @@ _SECTIONS = {
         "step_conversations = 30\nbake_seconds = 5.0\nbake_conversations = 60\nevaluate_seconds = 0.5"
     ),
     "serving": "reconcile_seconds = 1.0",
-    "sampling": "max_tokens = 12\nlive_slowdown = 100.0",
+    "sampling": "max_tokens = 12\nlive_slowdown = 0.0",
 }
 
 

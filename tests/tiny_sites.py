@@ -20,7 +20,7 @@ def make_tiny_site(make_site: Callable[..., Any], tiny_vllm: Any) -> Callable[..
     def make(name: str = "site", **sections: Any) -> Any:
         base: dict[str, Any] = {
             "round": {"prompts": 12, "min_new_prompts": 30, "retry_seconds": 0.0},
-            "sampling": {"completions": 8, "max_tokens": 24, "concurrent_prompts": 8, "live_slowdown": 1000.0},
+            "sampling": {"completions": 8, "max_tokens": 24, "concurrent_prompts": 8, "live_slowdown": 0.0},
             "training": {
                 "base_model": str(tiny_vllm.model),
                 "learning_rate": 0.02,

@@ -58,7 +58,7 @@ def build_parts(
         base_model=serving.base_model,
         answer_temperature=config.gate.temperature,
         min_spread=min_spread,
-        pace=None if extra else pace,
+        pace=pace if not extra and config.sampling.live_slowdown else None,
         emit=emit,
     )
     scorer = ConfiguredScorer(config.scorers, min_spread=min_spread, session=session, emit=emit)

@@ -93,6 +93,8 @@ def _round(status: Mapping[str, Any], marks: Marks, now: float) -> Iterator[Row]
         ),
     )
     yield "", f"started {_ago(running['started_at'], now)}: {running['reason']}"
+    if held := running.get("held"):
+        yield "", held
 
 
 def _last_round(status: Mapping[str, Any], now: float) -> Iterator[Row]:

@@ -38,7 +38,8 @@ class Serving(Section):
     request_timeout_seconds: Seconds = 60.0
     """Deadline of other administrative calls."""
     drain_seconds: Annotated[float, Field(ge=0.0)] = 120.0
-    """How long an adapter that left the routes stays loaded at most while requests are in flight on it."""
+    """How long an adapter that left the routes stays loaded at most while requests are in flight on it; then it is
+    unloaded all the same. Where answers take long, at least gateway.request_timeout_seconds."""
     lease_seconds: Seconds = 10.0
     """A gateway that has not reported for so long is taken for gone: nothing waits for it."""
     reconcile_seconds: Seconds = 5.0

@@ -49,7 +49,7 @@ class Strategy(Section):
 
 class Sampling(Section):
     endpoint: OptionalServerUrl = ""
-    """Base URL of a vLLM for sampling alone; "" samples on the serving replicas."""
+    """Base URL of a vLLM for sampling alone, the best next to production; "" samples on the serving replicas."""
     completions: Annotated[int, Field(ge=2)] = 8
     """Completions per plain prompt."""
     first_completions: Annotated[int, Field(ge=0)] = 0
@@ -65,15 +65,20 @@ class Sampling(Section):
     """Prompts in flight at once, as far as the servers' queues have room for them."""
     max_waiting_requests: Annotated[int, Field(ge=0)] = 8
     """Sampling pauses while the server's own queue is longer (vllm:num_requests_waiting)."""
-    live_slowdown: Annotated[float, Field(ge=1.0)] = 2.0
-    """How many times its usual 99th percentile the gateways' latency may reach while sampling shares their servers."""
+    live_slowdown: Annotated[float, Field(ge=0.0)] = 2.0
+    """How many times its usual 99th percentile the gateways' latency may reach while sampling shares their servers; 0:
+    no limit. It needs gateways that report: without them only max_waiting_requests holds sampling back. Where their
+    usual is unknown, as after a restart, sampling is held for about a minute to learn it, and again every ten minutes
+    while fewer than 50 answers came."""
     timeout_seconds: Seconds = 300.0
     """Deadline of one request."""
     phase_timeout_seconds: Seconds = 14_400.0
     """Deadline of a whole sampling or answering pass."""
 
     @model_validator(mode="after")
-    def _waves(self) -> Sampling:
+    def _possible(self) -> Sampling:
+        if 0.0 < self.live_slowdown < 1.0:
+            raise ValueError("live_slowdown is below 1, and no sampling makes answers faster; set 1 or more, or 0")
         if self.first_completions == 1:
             raise ValueError("first_completions is 1, and one reward alone cannot differ; set 2 or more, or 0")
         if self.first_completions > self.completions:

@@ -107,4 +107,5 @@ def _progress(now: PhaseProgress | None) -> dict[str, Any] | None:
         "total": now.total,
         "fraction": round(now.fraction, 4),
         "seconds_left": left,
+        "held": now.held,
     }

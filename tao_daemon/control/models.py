@@ -177,6 +177,8 @@ class RunningRound(Model):
     done: int | None
     total: int | None
     seconds_left: float | None
+    held: str = ""
+    """Why it does not sample now although it would; empty otherwise."""
 
 
 class NextRound(Model):
@@ -290,7 +292,7 @@ class Status(Model):
     """An adapter that an undo is loading and verifying."""
     fleet: Fleet
     clients: list[Clients]
-    """By the gateways' reports; empty while none came or nobody asks."""
+    """By the gateways' reports, since this daemon knows them; empty while none came or nobody asks."""
     buffer: BufferCounts | None
     """null while the store does not answer."""
     intake: str

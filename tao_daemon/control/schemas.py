@@ -99,6 +99,7 @@ def _round(running: RoundState | None, progress: PhaseProgress | None) -> models
         done=progress.done if progress else None,
         total=progress.total if progress else None,
         seconds_left=round(left, 1) if left is not None else None,
+        held=progress.held if progress else "",
     )
 
 

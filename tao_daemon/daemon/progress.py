@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from tao_daemon.domain.round import Phase
-from tao_daemon.domain.signals import PhaseProgressed, Signal
+from tao_daemon.domain.signals import PhaseProgressed, SamplingPaced, Signal
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,8 @@ class PhaseProgress:
     total: int
     seconds: float
     seconds_left: float | None
+    held: str = ""
+    """Why it does not sample now although it would."""
 
     @property
     def fraction(self) -> float:
@@ -32,8 +34,11 @@ class ProgressBoard:
         self._latest: PhaseProgressed | None = None
         self._started = 0.0
         self._done_at_start = 0
+        self._held = ""
 
     def __call__(self, signal: Signal) -> None:
+        if isinstance(signal, SamplingPaced):
+            self._held = signal.held
         if not isinstance(signal, PhaseProgressed):
             return
         latest = self._latest
@@ -50,4 +55,4 @@ class ProgressBoard:
         seconds = time.monotonic() - self._started
         gained = latest.done - self._done_at_start
         left = seconds / gained * (latest.total - latest.done) if gained > 0 else None
-        return PhaseProgress(round_id, phase, latest.done, latest.total, seconds, left)
+        return PhaseProgress(round_id, phase, latest.done, latest.total, seconds, left, self._held)

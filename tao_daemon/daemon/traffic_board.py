@@ -1,7 +1,8 @@
 """What the gateways last said: who is alive, what they have adopted, what is in flight, what they counted.
 
-A gateway is alive while its lease runs; nothing waits for one that is gone. What a gone one counted still counts.
-Kept in memory only: gateways repeat their cumulative counters every second or so.
+A gateway is alive while its lease runs; nothing waits for one that is gone. What a gone one counted in a rollout still
+counts. Kept in memory only: gateways repeat their cumulative counters every second or so. Those are of their lifetime:
+the first report of one that is new to this daemon, or was silent for long, only says where it stands.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tao_daemon.domain.rollout import Routes, StepCounts
@@ -31,6 +32,10 @@ class _Gateway:
     generation: int
     report: GatewayReport | None = None
     """None before its first: what is in flight on it is not known."""
+    heard_at: float = 0.0
+    """When it last reported."""
+    stood_at: tuple[int, ...] = ()
+    """Its answers when it was first heard, or heard again after a silence: none of them is news."""
     splits: dict[int, SplitCounts] = field(default_factory=dict)
     snapshots: deque[tuple[float, GatewayReport]] = field(default_factory=deque)
 
@@ -49,13 +54,15 @@ class TrafficBoard:
         before = self._gateways.get(report.gateway)
         advanced = before is None or before.report is None or before.report.generation < report.generation
         known = self._gateway(report.gateway, report.generation, self._lease_seconds)
-        known.report = report
+        now = self._now()
+        if known.report is None or now - known.heard_at >= _WINDOW_SECONDS:
+            known.snapshots.clear()
+            known.stood_at = report.durations
+        known.report, known.heard_at = report, now
         known.splits |= report.splits
-        if not known.snapshots or self._now() - known.snapshots[-1][0] >= _SNAPSHOT_SECONDS:
-            known.snapshots.append((self._now(), report))
-        # The last one before the window stays: what is in the window is told by the difference to it.
-        while len(known.snapshots) > 1 and self._now() - known.snapshots[1][0] >= _WINDOW_SECONDS:
-            known.snapshots.popleft()
+        if not known.snapshots or now - known.snapshots[-1][0] >= _SNAPSHOT_SECONDS:
+            known.snapshots.append((now, report))
+        _prune(known.snapshots, now - _WINDOW_SECONDS)
         self._wake()
         return advanced
 
@@ -139,31 +146,30 @@ class TrafficBoard:
     def duration(self, quantile: float) -> float | None:
         """A quantile of the answers' seconds over the last minutes, all versions; None with too few answers."""
         total = [0] * (len(DURATION_EDGES) + 1)
-        for each in self._gateways.values():
-            if each.report is None or not each.snapshots:
-                continue
-            before, latest = each.snapshots[0][1].durations, each.report.durations
-            if len(latest) == len(total):
-                older = before if len(before) == len(total) and len(each.snapshots) > 1 else (0,) * len(total)
-                total = [sum_ + new - old for sum_, new, old in zip(total, latest, older, strict=True)]
+        for before, latest in self._recent():
+            if len(latest.durations) == len(total):
+                since = _since(before.durations, latest.durations)
+                total = [sum_ + new for sum_, new in zip(total, since, strict=True)]
         return quantile_of(total, quantile) if sum(total) >= _MIN_ANSWERS else None
 
     def outcomes(self) -> tuple[Outcomes, ...]:
         """What clients met within the last minutes, by kind of version, over all gateways."""
         requests: Counter[str] = Counter()
         failed: Counter[str] = Counter()
-        for each in self._gateways.values():
-            if each.report is None or not each.snapshots:
-                continue
-            before = each.snapshots[0][1] if len(each.snapshots) > 1 else GatewayReport("", 0)
-            for kind, count in each.report.requests.items():
+        for before, latest in self._recent():
+            for kind, count in latest.requests.items():
                 requests[kind] += count - before.requests.get(kind, 0)
-                failed[kind] += each.report.failed.get(kind, 0) - before.failed.get(kind, 0)
+                failed[kind] += latest.failed.get(kind, 0) - before.failed.get(kind, 0)
         return tuple(Outcomes(kind, requests[kind], failed[kind]) for kind in sorted(requests) if requests[kind])
 
     def answers(self) -> tuple[int, ...]:
-        """Cumulative answers per bucket of DURATION_EDGES over every gateway; () while none reports."""
-        known = [each.report.durations for each in self._gateways.values() if each.report and each.report.durations]
+        """Cumulative answers per bucket of DURATION_EDGES over every gateway, since this daemon knows it; () while none
+        reports."""
+        known = [
+            _since(each.stood_at, each.report.durations)
+            for each in self._gateways.values()
+            if each.report and each.report.durations
+        ]
         return tuple(map(sum, zip(*known, strict=False)))
 
     def arms(self) -> SplitCounts:
@@ -173,6 +179,15 @@ class TrafficBoard:
             for counts in each.splits.values():
                 whole += counts
         return whole
+
+    def _recent(self) -> Iterator[tuple[GatewayReport, GatewayReport]]:
+        """Of every gateway heard within the last minutes: what it said before them, or first; and what it said last."""
+        begin = self._now() - _WINDOW_SECONDS
+        for each in self._gateways.values():
+            if each.report is None or each.heard_at <= begin:
+                continue
+            _prune(each.snapshots, begin)
+            yield each.snapshots[0][1], each.report
 
     def _living(self) -> list[_Gateway]:
         return [each for each in self._gateways.values() if each.alive_until > self._now()]
@@ -192,6 +207,19 @@ class TrafficBoard:
     def _wake(self) -> None:
         self._heard.set()
         self._heard = asyncio.Event()
+
+
+def _prune(snapshots: deque[tuple[float, GatewayReport]], begin: float) -> None:
+    """The last one before the window stays: what is in the window is told by the difference to it."""
+    while len(snapshots) > 1 and snapshots[1][0] <= begin:
+        snapshots.popleft()
+
+
+def _since(before: tuple[int, ...], after: tuple[int, ...]) -> tuple[int, ...]:
+    """What came between; nothing where that is not known."""
+    if len(before) != len(after):
+        return (0,) * len(after)
+    return tuple(new - old for new, old in zip(after, before, strict=True))
 
 
 def quantile_of(buckets: Sequence[int], quantile: float) -> float:

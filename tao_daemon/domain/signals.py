@@ -147,6 +147,8 @@ class SamplingPaced:
     """Requests that wait for their turn."""
     slowdown: float | None
     """99th percentile of the live answers of the last seconds over the usual one; None while one is not known."""
+    held: str = ""
+    """Why requests wait and none may begin; "" otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ max_tokens = {MAX_TOKENS}
 # With 6 + 4 completions each this fills 80 of the server's 96 slots; live questions have the rest.
 concurrent_prompts = 8
 # Two cores do everything here: live questions are slow while a round samples. Production's default is 2.
-live_slowdown = 100.0
+live_slowdown = 0.0
 
 {_strategies()}
 # Nobody labelled anything: an answer is as good as it meets the schema.

@@ -46,10 +46,11 @@ class LivePace:
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            busy = bool(self._in_flight or self._queue)
-            self._pacer.look(Look(loop.time(), self._live()), busy=busy)
+            pacer = self._pacer
+            pacer.look(Look(loop.time(), self._live()), in_flight=self._in_flight, waiting=len(self._queue))
             self._admit()
-            self._emit(SamplingPaced(self._pacer.limit, self._in_flight, len(self._queue), self._pacer.slowdown))
+            held = pacer.held if self._queue else ""
+            self._emit(SamplingPaced(pacer.limit, self._in_flight, len(self._queue), pacer.slowdown, held))
             await asyncio.sleep(INTERVAL_SECONDS)
 
     @asynccontextmanager

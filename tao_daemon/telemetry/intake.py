@@ -59,7 +59,8 @@ REJECTED = counter(
     "tao_intake_rejected",
     "records",
     "Records that cannot be prompts and went to the dead-letter topic, by why.",
-    "A producer changed its format. `tao-daemon buffer redrive` brings repaired records back.",
+    "A producer changed its format: mend it, and produce again. After a limit was raised or an upgrade, with the "
+    "daemon stopped, `tao-daemon buffer redrive` reads them again.",
     Label("code", (*REJECTION_CODES, OTHER)),
 )
 DEAD_LETTER_FAILURES = counter(

@@ -58,7 +58,7 @@ UNDOS = counter(
     "tao_rollout_undos",
     "requests",
     "Requests to undo: done at once, loading (the adapter is loaded first), or refused.",
-    "Somebody took a version back: `tao-daemon audit` says who and why.",
+    "Somebody took a version back: `tao-daemon audit show` says who and why.",
     Label("outcome", ("done", "loading", "refused")),
 )
 

@@ -48,7 +48,7 @@ LIMIT = gauge(
     "tao_sampling_limit_requests",
     "requests",
     "Sampling requests that may be in flight on servers that live requests share; 0 holds sampling.",
-    "A sampling phase stands still: live answers are slow, and sampling gives way.",
+    "A sampling phase stands still: live answers are slow, or it learns how long they usually take. Status says which.",
     start=UNKNOWN,
 )
 IN_FLIGHT = gauge(

@@ -37,7 +37,7 @@ UNSCORED = counter(
     "tao_scoring_unscored_completions",
     "completions",
     "Completions that a scorer gave no score; their groups are left out.",
-    "tao_scoring_failures rises: which scorer, and why. untrusted: a judge fell for planted answers.",
+    "tao_scoring_failures_total rises: which scorer, and why. untrusted: a judge fell for planted answers.",
     _SCORER,
     Label(
         "kind",

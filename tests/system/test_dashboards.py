@@ -61,6 +61,8 @@ async def test_every_expression_of_dashboards_and_rules_returns_data(
             # What the clients ask is captured, and starts no round.
             round={"min_new_prompts": 200},
             gateway={"capture": True},
+            # Paced, so that the panels have figures, and never held back.
+            sampling={"live_slowdown": 1000.0},
             events={"webhooks": [{"name": "chat", "url": f"file:{tmp_path / 'url'}"}]},
             scorers=[_SILENCE, _judge(judge.url)],
             gate={"scorers": [_SILENCE]},

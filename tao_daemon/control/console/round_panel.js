@@ -48,5 +48,6 @@ function Running({ round }) {
     <div class="line"><div class="line-head"><span>${round.phase}</span><span class="value">${done}${left}</span></div>
       <${Meter} label=${`Progress of ${round.phase}`} share=${round.progress} text=${`${done}${left}`} progress />
       <p class="quiet">It ${ROUND_WORDS[round.phase]}.${round.attempt > 1 ? ` Attempt ${round.attempt}.` : ""}</p>
+      ${round.held ? html`<p class="quiet">${round.held}.</p>` : null}
         </div>`;
 }

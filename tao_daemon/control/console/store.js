@@ -116,8 +116,8 @@ function release() {
 function onProgress(data) {
   const round = state.status?.round;
   if (!round || round.id !== data.round) return;
-  const { phase, done, total, fraction, seconds_left } = data;
-  set({ status: { ...state.status, round: { ...round, phase, done, total, progress: fraction, seconds_left } } });
+  const { phase, done, total, fraction, seconds_left, held } = data;
+  set({ status: { ...state.status, round: { ...round, phase, done, total, progress: fraction, seconds_left, held } } });
 }
 
 function onLink(next, error) {

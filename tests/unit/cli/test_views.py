@@ -203,6 +203,10 @@ def test_before_the_first_rollout(status: Make, as_plain: Draw) -> None:
     assert "no rollout yet" in as_plain(rollout_view.history([]))
 
 
+def test_why_sampling_is_held_is_said(status: Make, as_plain: Draw) -> None:
+    assert "held to learn" in as_plain(status_view.render(status(round={**RUNNING, "held": "held to learn"}), NOW))
+
+
 def test_lines_change_only_when_something_does(status: Make, rollout: Make) -> None:
     before = status_view.line(status(round=RUNNING))
     assert status_view.line(status(round={**RUNNING, "progress": 0.55, "seconds_left": 3.0})) == before

@@ -25,6 +25,7 @@ REFERENCE = Path(__file__).parents[3] / "config.toml"
         ({"scorers": [{"name": "a", "type": "regex", "patern": "x"}]}, "did you mean 'pattern'"),
         ({"scorers": [{"name": "a", "type": "regex"}]}, "needs pattern"),
         ({"round": {"prompts": 3}}, r"training.min_groups \(4\) exceeds round.prompts \(3\)"),
+        ({"sampling": {"live_slowdown": 0.5}}, "live_slowdown is below 1"),
         ({"training": {"memory_headroom": 1.0}}, "training.memory_headroom: Input should be less than 1"),
         (
             {"scorers": [{"name": "a", "type": "agreement", "answer": "whole", "low": 0.9, "high": 0.3}]},

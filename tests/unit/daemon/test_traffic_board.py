@@ -159,9 +159,61 @@ def test_what_clients_met_is_told_for_the_last_minutes_by_kind(board: TrafficBoa
 
     assert board.outcomes() == ()
     hear(0.0, "g1", 1000, 500)
-    assert board.outcomes() == (Outcomes("adapter", 1000, 500),), "all it has seen, when it has only just come"
+    assert board.outcomes() == (), "its lifetime's totals are not the last minutes'"
     hear(10.0, "g1", 1100, 501)
     hear(10.0, "g2", 50, 2)
-    assert board.outcomes() == (Outcomes("adapter", 150, 3),)
-    hear(320.0, "g1", 1200, 501)
-    assert board.outcomes() == (Outcomes("adapter", 150, 2),), "a silence tells nothing of before it"
+    assert board.outcomes() == (Outcomes("adapter", 100, 1),)
+    hear(20.0, "g2", 100, 3)
+    assert board.outcomes() == (Outcomes("adapter", 150, 2),)
+    hear(200.0, "g1", 1150, 501)
+    hear(315.0, "g1", 1200, 501)
+    assert board.outcomes() == (Outcomes("adapter", 150, 1),), "what g1 said 10 seconds in is the measure now"
+
+
+def test_a_dead_gateways_last_minutes_pass(board: TrafficBoard, clock: Clock) -> None:
+    for at, slow in ((0.0, 0), (10.0, 100)):
+        clock.now = at
+        buckets = [0] * BUCKETS
+        buckets[60] = slow
+        board.hear(GatewayReport("g1", 1, durations=tuple(buckets), requests={"base": slow}, failed={"base": slow}))
+    assert board.outcomes() == (Outcomes("base", 100, 100),)
+    assert board.duration(0.95) == DURATION_EDGES[60]
+    clock.now = 309.0
+    assert board.outcomes() == (Outcomes("base", 100, 100),)
+    clock.now = 310.0
+    assert board.outcomes() == ()
+    assert board.duration(0.95) is None
+    assert sum(board.answers()) == 100, "counters never go back"
+
+
+def test_after_a_long_silence_a_gateway_begins_anew(board: TrafficBoard, clock: Clock) -> None:
+    def hear(at: float, slow: int) -> None:
+        clock.now = at
+        buckets = [0] * BUCKETS
+        buckets[60] = slow
+        board.hear(GatewayReport("g1", 1, durations=tuple(buckets), requests={"base": slow}))
+
+    hear(0.0, 0)
+    hear(10.0, 10)
+    hear(3600.0, 5000)
+    assert board.outcomes() == (), "nobody knows when in that hour they were"
+    assert sum(board.answers()) == 0
+    hear(3610.0, 5030)
+    assert board.outcomes() == (Outcomes("base", 30, 0),)
+    assert board.duration(0.95) == DURATION_EDGES[60]
+    assert sum(board.answers()) == 30
+
+
+def test_answers_of_before_this_daemon_are_not_told(board: TrafficBoard, clock: Clock) -> None:
+    def hear(name: str, slow: int) -> None:
+        buckets = [0] * BUCKETS
+        buckets[60] = slow
+        board.hear(GatewayReport(name, 1, durations=tuple(buckets)))
+
+    assert board.answers() == ()
+    hear("g1", 1000)
+    assert sum(board.answers()) == 0
+    hear("g1", 1004)
+    hear("g2", 500)
+    assert sum(board.answers()) == 4
+    assert board.duration(0.95) is None, "too few since"

@@ -38,7 +38,7 @@ def sections() -> dict[str, str]:
 
 
 def test_there_are_few_alerts_and_each_has_one_section_of_the_runbook() -> None:
-    assert len(ALERTS) <= 18
+    assert len(ALERTS) <= 20
     assert list(sections()) == list(ALERTS)
 
 
@@ -69,6 +69,22 @@ def test_rules_ask_for_documented_metrics_labels_and_recorded_series(name: str) 
             assert not fixed or set(value.split("|")) <= fixed, f"{label} of {metric} is never {value}"
     for recorded in re.findall(r"\w+:\w+:\w+", expr):
         assert recorded in RECORDED
+
+
+def test_no_alert_of_one_model_silences_another_models() -> None:
+    """Jobs tell models apart: a rule has the same one on both sides, or names one on each."""
+    inhibiting = yaml.safe_load((ROOT / "deploy" / "alertmanager" / "alertmanager.yml").read_text())["inhibit_rules"]
+    assert inhibiting
+    for rule in inhibiting:
+        sides = [" ".join(rule[f"{side}_matchers"]) for side in ("source", "target")]
+        named = all(re.search(r'\bjob="[^"]+"', side) for side in sides)
+        assert named or {"job", "instance"} <= set(rule.get("equal", ())), rule
+
+
+def test_a_model_server_that_is_down_silences_nothing_of_another_server() -> None:
+    inhibiting = yaml.safe_load((ROOT / "deploy" / "alertmanager" / "alertmanager.yml").read_text())["inhibit_rules"]
+    unready = [rule for rule in inhibiting if any("TaoReplicaUnready" in each for each in rule["target_matchers"])]
+    assert [rule["equal"] for rule in unready] == [["job", "instance", "replica"]]
 
 
 def test_every_alert_has_tests_that_it_fires_and_that_it_stays_silent() -> None:

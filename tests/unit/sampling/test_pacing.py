@@ -9,7 +9,14 @@ import pytest
 from tao_daemon.domain.signals import SamplingPaced, Signal
 from tao_daemon.domain.traffic import DURATION_EDGES
 from tao_daemon.sampling.pace import LivePace
-from tao_daemon.sampling.pacing import INTERVAL_SECONDS, QUIET_SECONDS, Look, Pacer
+from tao_daemon.sampling.pacing import (
+    INTERVAL_SECONDS,
+    LEARNING_SECONDS,
+    LONGEST_LEARNING_SECONDS,
+    QUIET_SECONDS,
+    Look,
+    Pacer,
+)
 
 BUCKETS = len(DURATION_EDGES) + 1
 USUAL, FINE, SLOW = 40, 42, 60
@@ -28,7 +35,10 @@ class Live:
         for _ in range(intervals):
             self.now += INTERVAL_SECONDS
             self.answers[bucket] += count
-            self.pacer.look(Look(self.now, tuple(self.answers)), busy=busy)
+            self.look(int(busy))
+
+    def look(self, in_flight: int, waiting: int = 0) -> None:
+        self.pacer.look(Look(self.now, tuple(self.answers)), in_flight=in_flight, waiting=waiting)
 
 
 @pytest.fixture
@@ -121,6 +131,103 @@ def test_what_was_usual_long_ago_gives_way_to_newer_quiet_time(live: Live) -> No
     live.go_on(120, USUAL, busy=False)
     live.go_on(1, busy=True)
     assert live.pacer.threshold == pytest.approx(2 * DURATION_EDGES[USUAL])
+
+
+def restarted(live: Live, bucket: int = USUAL, count: int = 10) -> None:
+    """The daemon was restarted in the middle of sampling: requests wait from its first look on."""
+    live.pacer.look(Look(0.0, ()), in_flight=0, waiting=100)
+    assert live.pacer.limit == 1, "whether gateways report is not known yet"
+    for _ in range(3):
+        live.now += INTERVAL_SECONDS
+        live.answers[bucket] += count
+        live.look(in_flight=live.pacer.limit, waiting=100)
+
+
+def held(live: Live, intervals: int, bucket: int = USUAL, count: int = 10) -> int:
+    """Go on with nothing in flight for as long as it is held; how many intervals that was."""
+    for at in range(intervals):
+        if live.pacer.limit:
+            return at
+        live.now += INTERVAL_SECONDS
+        live.answers[bucket] += count
+        live.look(in_flight=0, waiting=100)
+    return intervals
+
+
+def test_after_a_restart_in_the_middle_of_sampling_it_holds_to_learn_what_is_usual(live: Live) -> None:
+    restarted(live)
+    assert live.pacer.limit == 0
+    assert "learn" in live.pacer.held
+    assert held(live, 100) < 60 / INTERVAL_SECONDS
+    assert live.pacer.threshold == pytest.approx(2 * DURATION_EDGES[USUAL])
+    live.go_on(20, FINE, busy=True)
+    assert (live.pacer.limit, live.pacer.held) == (8, "")
+    live.go_on(4, SLOW, busy=True)
+    assert live.pacer.limit == 0
+    assert "slow" in live.pacer.held
+
+
+def test_too_few_answers_do_not_hold_it_beyond_a_minute_and_what_they_taught_stays(live: Live) -> None:
+    restarted(live, count=1)
+    assert held(live, 100, count=1) * INTERVAL_SECONDS <= LEARNING_SECONDS
+    assert (live.pacer.limit, live.pacer.threshold) == (8, None)
+    holds = 0
+    for _ in range(1_000):
+        live.go_on(1, SLOW, busy=True, count=1)
+        if not live.pacer.limit:
+            holds += 1
+            assert held(live, 100, count=1) * INTERVAL_SECONDS <= LEARNING_SECONDS
+        if live.pacer.threshold:
+            break
+    assert 3 <= holds <= 6
+    assert live.pacer.threshold == pytest.approx(2 * DURATION_EDGES[USUAL]), "of held time alone"
+
+
+def test_live_answers_that_begin_in_the_middle_of_sampling_hold_it_until_it_knows_their_usual(live: Live) -> None:
+    live.go_on(20, busy=True, count=0)
+    assert live.pacer.limit == 8
+    live.go_on(1, SLOW, busy=True)
+    assert live.pacer.limit == 0
+    live.go_on(10, SLOW, busy=True)
+    assert live.pacer.threshold is None, "what was in flight is no measure"
+    held(live, 1, SLOW)
+    held(live, 100, USUAL)
+    assert live.pacer.threshold == pytest.approx(2 * DURATION_EDGES[USUAL])
+
+
+def test_what_never_ends_in_flight_does_not_hold_it_for_ever(live: Live) -> None:
+    live.go_on(20, busy=True, count=0)
+    live.go_on(int(LONGEST_LEARNING_SECONDS / INTERVAL_SECONDS), SLOW, busy=True)
+    assert live.pacer.limit == 0
+    live.go_on(1, SLOW, busy=True)
+    assert live.pacer.limit == 8
+
+
+def test_the_first_report_is_no_interval_to_learn_from(live: Live) -> None:
+    live.pacer.look(Look(0.0, ()), in_flight=0, waiting=0)
+    live.go_on(1, SLOW, busy=False, count=1_000)
+    live.go_on(10, USUAL, busy=False)
+    live.go_on(1, USUAL, busy=True)
+    assert live.pacer.threshold == pytest.approx(2 * DURATION_EDGES[USUAL])
+
+
+async def test_it_says_why_requests_wait() -> None:
+    told: list[Signal] = []
+    pacer = Pacer(slowdown=2.0, most=1)
+    answers = [0] * BUCKETS
+    now = asyncio.get_running_loop().time()
+    pacer.look(Look(now - 2.0, tuple(answers)), in_flight=0, waiting=0)
+    answers[USUAL] = 1
+    pace = LivePace(pacer, lambda: tuple(answers), told.append)
+    pacer.look(Look(now - 1.0, tuple(answers)), in_flight=0, waiting=0)
+    waiter = asyncio.create_task(pace.turn().__aenter__())
+    await asyncio.sleep(0)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await pace.run()
+    waiter.cancel()
+    assert told == [SamplingPaced(limit=0, in_flight=0, waiting=1, slowdown=None, held=pacer.held)]
+    assert "learn" in pacer.held
 
 
 async def test_turns_come_in_order_and_no_more_than_allowed() -> None:
