@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tao_daemon.daemon.rollouts import measured
+from tao_daemon.daemon.shadow_pairs import ShadowPairs
 from tao_daemon.daemon.state import Policy, State
 from tao_daemon.daemon.traffic_board import TrafficBoard
-from tao_daemon.domain.completion import Answer
-from tao_daemon.domain.errors import PassTimeout, TaoError, UpstreamError
+from tao_daemon.domain.errors import TaoError
 from tao_daemon.domain.events import Event, ShadowScored, TrafficMeasured
 from tao_daemon.domain.ports import Clock, PromptStore, Sampler, Scorer
 from tao_daemon.domain.prompt import Prompt
@@ -60,8 +60,8 @@ class RolloutWatch:
     ) -> None:
         self._board = board
         self._store = store
-        self._sampler = sampler
         self._scorer = scorer
+        self._pairs = ShadowPairs(sampler, scorer)
         self._settings = settings
         self._policy = policy
         self._state = state
@@ -138,8 +138,8 @@ class RolloutWatch:
             return False
         self.shadowing = "asks both versions live prompts"
         baseline = state.routes.previous if rollout.phase is RolloutPhase.BAKING else state.routes.adapter
-        pairs = await asyncio.gather(*(self._pair(prompt, baseline, rollout.adapter) for prompt in prompts))
-        found = tuple(pair for pair in pairs if pair is not None)
+        pairs = await asyncio.gather(*(self._pairs.ask(prompt, baseline, rollout.adapter) for prompt in prompts))
+        found = tuple(pair for pair in pairs if isinstance(pair, ShadowPair))
         self._post(ShadowScored(rollout.adapter, rollout.phase, found, len(pairs) - len(found)))
         # A server that answers nobody is not asked in a circle.
         return bool(found)
@@ -147,32 +147,6 @@ class RolloutWatch:
     async def _claim(self) -> Sequence[Prompt]:
         settings = self._settings
         return await self._store.claim_shadow(settings.shadow_concurrency, settings.tenant_share, self._scorer.judges)
-
-    async def _pair(self, prompt: Prompt, baseline: str | None, candidate: str) -> ShadowPair | None:
-        """Both answers to a prompt, scored; None when nothing can be said about the candidate."""
-        old, new = await asyncio.gather(self._answer(prompt, baseline), self._answer(prompt, candidate))
-        if old is None:
-            return None
-        if new is None:
-            # An outage in between looks the same: only a server that still answers the other version tells.
-            again = await self._answer(prompt, baseline)
-            return ShadowPair(prompt.id, -1.0, candidate_failed=True) if again else None
-        try:
-            before, after = await self._scorer.absolute(prompt, [old.text, new.text])
-        except TaoError as error:
-            log.warning("shadow pair not scored", extra={"prompt_id": prompt.id, "error": str(error)})
-            return None
-        if before is None or after is None or not math.isfinite(before) or not math.isfinite(after):
-            return None
-        return ShadowPair(prompt.id, min(1.0, max(-1.0, after - before)))
-
-    async def _answer(self, prompt: Prompt, model: str | None) -> Answer | None:
-        """An answer, or None when the version gave none."""
-        try:
-            (answer,) = await self._sampler.answer([prompt], model=model)
-        except (UpstreamError, PassTimeout):
-            return None
-        return None if answer.is_none else answer
 
 
 def _watched(state: State) -> RolloutState | None:

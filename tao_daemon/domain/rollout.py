@@ -96,7 +96,7 @@ class ShadowTally:
     """Sum of the differences."""
     candidate_failures: int = 0
     skipped: int = 0
-    """Pairs that could not be scored: the incumbent gave no answer, or the scorer failed."""
+    """Pairs that could not be scored: no incumbent's answer, no adapter on a server, or no score."""
     worse: tuple[float, ...] = ()
     """Log-wealth of the bets on "worse", one per λ of the grid."""
     not_inferior: tuple[float, ...] = ()

@@ -24,7 +24,7 @@ from tests.machine_plays import AUTO, a_round, play
 
 
 class Versions:
-    """A sampler whose versions answer, refuse or fail as told."""
+    """A sampler whose versions answer, refuse or fail as told; several words are what they do time after time."""
 
     def __init__(self, **behaviour: str) -> None:
         self.behaviour = behaviour
@@ -33,9 +33,12 @@ class Versions:
     async def answer(self, prompts: Sequence[Prompt], *, model: str | None) -> Sequence[Answer]:
         name = model or "base"
         self.asked += [(name, prompt.id) for prompt in prompts]
-        does = self.behaviour.get(name, "good")
+        first, _, later = self.behaviour.get(name, "good").partition(" ")
+        does, self.behaviour[name] = first, later or first
         if does == "down":
             raise UpstreamError("no answer")
+        if does.isdigit():
+            raise UpstreamError("an error", int(does))
         return [Answer(does, 3, REFUSED if does == "refused" else "stop") for _ in prompts]
 
     def sample(self, *_: object, **__: object) -> object:
@@ -106,11 +109,14 @@ class Daemon:
         ("good", "good", 0.0, False),
         ("good", "poor", -0.75, False),
         ("good", "down", -1.0, True),
+        ("good", "500", -1.0, True),
+        ("good", "refused", -1.0, True),
+        ("good", "down good", 0.0, False),
     ],
 )
 async def test_pairs(incumbent: str, candidate: str, difference: float, failed: bool) -> None:
     daemon = Daemon(Versions(base=incumbent, new=candidate))
-    daemon.fill(4)
+    daemon.fill(1)
     await daemon.run_until(lambda: daemon.scored)
     pair = daemon.scored[0].pairs[0]
     assert (pair.difference, pair.candidate_failed) == (difference, failed)
@@ -128,6 +134,18 @@ async def test_what_says_nothing_about_the_candidate_is_skipped_and_counted(incu
     assert daemon.scored[0].skipped > 0
     assert daemon.state.rollout is not None
     assert daemon.state.rollout.phase.is_open
+
+
+@pytest.mark.parametrize("candidate", ["404", "403", "401", "down 404"])
+async def test_a_server_that_lacks_the_adapter_or_refuses_us_says_nothing_about_the_candidate(candidate: str) -> None:
+    """As after a restart of it, before the keeper has loaded the candidate again."""
+    daemon = Daemon(Versions(base="good", new=candidate))
+    daemon.fill(1)
+    await daemon.run_until(lambda: daemon.scored)
+    assert daemon.scored[0].pairs == ()
+    assert daemon.state.rollout is not None
+    assert daemon.state.rollout.evidence.shadow.candidate_failures == 0
+    assert daemon.state.rollout.evidence.shadow.skipped == 1
 
 
 async def test_without_prompts_it_waits_and_says_so() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tao_daemon.daemon.keeping import desired_of
 from tao_daemon.daemon.machine import advance
 from tao_daemon.daemon.state import State
 from tao_daemon.domain.commands import PublishRoutes, VerifyAdapter
@@ -318,6 +319,14 @@ def test_a_restart_verifies_a_staged_adapter_again() -> None:
     state, _ = play(AUTO, *a_round(1, "a"))
     _, commands = play(AUTO, DaemonStarted("1"), state=state)
     assert VerifyAdapter("a", 2) in commands
+
+
+def test_a_shadow_is_known_to_have_been_served_so_that_servers_which_lost_it_get_it_back() -> None:
+    staged, _ = play(AUTO, *a_round(1, "a"))
+    assert (desired_of(staged).candidates, desired_of(staged).proven) == (("a",), ()), "the swap loads it first"
+    shadow, _ = play(AUTO, AdapterVerified("a", 1), DaemonStarted("1"), state=staged)
+    assert phase_of(shadow) is RolloutPhase.SHADOW
+    assert (desired_of(shadow).candidates, desired_of(shadow).proven) == (("a",), ("a",))
 
 
 @pytest.mark.parametrize(
