@@ -141,7 +141,7 @@ class RolloutState:
     paused_by: str | None = None
     """Who paused it and why; None while it may move."""
     hurried: bool = False
-    """Promoted in full while it was being verified: it serves everything as soon as it is."""
+    """Promoted in full while it was being verified: it serves everything as soon as it is, and is not paused."""
     hold: str = ""
     """Why it does not move now, in words."""
     evidence: Evidence = field(default_factory=Evidence)

@@ -218,6 +218,29 @@ def test_promoted_in_full_while_staged_still_serves_only_after_verification() ->
     assert (phase_of(state), state.routes.adapter) == (RolloutPhase.SETTLED, "a")
 
 
+@pytest.mark.parametrize("resumed_first", [True, False])
+def test_promoted_in_full_while_staged_and_paused_serves_once_it_is_verified_and_resumed(resumed_first: bool) -> None:
+    pause, resume = RolloutPaused("ann", "wait"), RolloutResumed("ann", "go")
+    state, _ = play(AUTO, *a_round(1, "a"), RolloutPromoted("ann", "now", full=True), pause)
+    first, second = (resume, AdapterVerified("a", 1)) if resumed_first else (AdapterVerified("a", 1), resume)
+    state, commands = play(AUTO, first, traffic("a"), state=state)
+    assert (state.routes.adapter, commands) == (None, [])
+    state, _ = play(AUTO, second, state=state)
+    assert (phase_of(state), state.routes.adapter) == (RolloutPhase.SETTLED, "a")
+
+
+def test_promoted_in_full_and_paused_is_held_through_a_restart_and_may_be_aborted_or_promoted_anew() -> None:
+    promote = RolloutPromoted("ann", "now", full=True)
+    verified = (AdapterVerified("a", 1), DaemonStarted("1"), traffic("a"))
+    state, _ = play(AUTO, *a_round(1, "a"), promote, RolloutPaused("bob", "wait"), *verified)
+    assert state.rollout is not None
+    assert (state.routes.adapter, state.rollout.hold) == (None, "paused by bob: wait")
+    aborted, _ = play(AUTO, RolloutAborted("bob", "no"), state=state)
+    assert (phase_of(aborted), aborted.routes.adapter) == (RolloutPhase.ABORTED, None)
+    again, _ = play(AUTO, promote, state=state)
+    assert (phase_of(again), again.routes.adapter) == (RolloutPhase.SETTLED, "a")
+
+
 @pytest.mark.parametrize(
     "verb",
     [
