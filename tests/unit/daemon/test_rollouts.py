@@ -279,6 +279,45 @@ def test_undo_takes_back_an_open_canary_first() -> None:
     assert phase_of(state) is RolloutPhase.ABORTED
 
 
+@pytest.mark.parametrize("phase", [RolloutPhase.STAGED, RolloutPhase.SHADOW, RolloutPhase.CANARY])
+def test_undo_to_what_serves_ends_the_open_rollout_alone(phase: RolloutPhase) -> None:
+    steps: dict[RolloutPhase, tuple[Event, ...]] = {
+        RolloutPhase.STAGED: (),
+        RolloutPhase.SHADOW: (AdapterVerified("c", 1),),
+        RolloutPhase.CANARY: (AdapterVerified("c", 1), RolloutPromoted("ann", "x")),
+    }
+    before, _ = play(AUTO, *settling(1, "a"), *settling(2, "b"), *a_round(3, "c"), *steps[phase])
+    assert phase_of(before) is phase
+    transition = advance(before, UndoRequested("ann", "worse", to="b"), AUTO, 9.0)
+    after = transition.state
+    assert (after.routes.adapter, after.routes.previous, after.routes.candidate) == ("b", "a", None)
+    assert after.incumbent_since == before.incumbent_since
+    assert phase_of(after) is RolloutPhase.ABORTED
+    assert transition.note.startswith("rollout of c aborted: undone by ann: worse")
+    back, _ = play(AUTO, UndoRequested("ann", "worse"), state=after)
+    assert back.routes.adapter == "a"
+
+
+def test_undo_to_the_base_model_that_serves_ends_the_canary_and_nothing_else() -> None:
+    state, _ = play(AUTO, UndoRequested("ann", "worse", to="base"), state=in_canary())
+    assert (state.routes.adapter, state.routes.candidate, phase_of(state)) == (None, None, RolloutPhase.ABORTED)
+
+
+def test_undo_to_what_bakes_is_refused_for_it_serves() -> None:
+    state = in_baking()
+    transition = advance(state, UndoRequested("ann", "x", to="a"), AUTO, 200.0)
+    assert transition.refused
+    assert transition.state == state
+
+
+def test_undo_does_not_cancel_the_round_of_an_incumbent_that_stays() -> None:
+    waiting, _ = play(APPROVE, *settling(1, "z"), *shadowed("a", 2), traffic("a"))
+    running, _ = play(APPROVE, RoundRequested("go"), state=waiting)
+    assert running.round is not None
+    after, _ = play(APPROVE, UndoRequested("ann", "x", to="z"), state=running)
+    assert after.round == running.round
+
+
 def test_undo_to_an_earlier_version_loads_and_verifies_it_while_the_present_one_serves() -> None:
     state, _ = play(AUTO, *settling(1, "a"), *settling(2, "b"), *settling(3, "c"))
     state, commands = play(AUTO, UndoRequested("ann", "worse", to="a"), state=state)
