@@ -22,7 +22,6 @@ from tao_daemon.domain.ports import Clock, PromptStore, Sampler, Scorer
 
 _JOURNAL_SECONDS = 30.0
 """A hold whose words change in their numbers alone is journaled this often."""
-_SLOW_QUANTILE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +99,7 @@ class RolloutWatch:
         if rollout is None:
             return
         counts = self._board.counts(rollout.evidence.steps)
-        event = TrafficMeasured(rollout.adapter, counts, self._board.duration(_SLOW_QUANTILE))
+        event = TrafficMeasured(rollout.adapter, counts, self._board.slow_seconds())
         after = measured(event, state, self._policy, self._clock()).state.rollout
         assert after is not None
         gist = f"{after.phase} {after.step} {re.sub('[0-9.]+', '#', after.hold)}"

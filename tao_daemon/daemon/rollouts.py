@@ -143,7 +143,9 @@ def promoted(event: RolloutPromoted, state: State, policy: Policy, now: float) -
         rollout = replace(rollout, hurried=True, hold=_HURRIED)
         return Transition(replace(state, rollout=rollout), note=f"{rollout.adapter} {who}; it is being verified")
     state = replace(state, rollout=rollout)
-    return _settle(state, rollout, who, now) if event.full else _advance(state, rollout, policy, who, None, now)
+    if event.full:
+        return _settle(state, rollout, who, now)
+    return _advance(state, rollout, policy, who, event.slow_seconds, now)
 
 
 def aborted(event: RolloutAborted, state: State, now: float) -> Transition:

@@ -19,6 +19,7 @@ _WINDOW_SECONDS = 300.0
 _SNAPSHOT_SECONDS = 5.0
 _MIN_ANSWERS = 20
 """Answers in the window below which nothing is said about their duration."""
+_SLOW_QUANTILE = 0.95
 _REMEMBERED = 1000
 """Gateways that are gone and whose counts are kept, the latest ones."""
 
@@ -136,8 +137,8 @@ class TrafficBoard:
                     found[place] += counts
         return tuple(found)
 
-    def duration(self, quantile: float) -> float | None:
-        """A quantile of the answers' seconds over the last minutes, all versions; None with too few answers."""
+    def slow_seconds(self) -> float | None:
+        """95th percentile of the answers' seconds over the last minutes, all versions; None with too few answers."""
         total = [0] * (len(DURATION_EDGES) + 1)
         for each in self._gateways.values():
             if each.report is None or not each.snapshots:
@@ -146,7 +147,7 @@ class TrafficBoard:
             if len(latest) == len(total):
                 older = before if len(before) == len(total) and len(each.snapshots) > 1 else (0,) * len(total)
                 total = [sum_ + new - old for sum_, new, old in zip(total, latest, older, strict=True)]
-        return quantile_of(total, quantile) if sum(total) >= _MIN_ANSWERS else None
+        return quantile_of(total, _SLOW_QUANTILE) if sum(total) >= _MIN_ANSWERS else None
 
     def outcomes(self) -> tuple[Outcomes, ...]:
         """What clients met within the last minutes, by kind of version, over all gateways."""

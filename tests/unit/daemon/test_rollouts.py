@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tao_daemon.daemon.keeping import desired_of
@@ -207,6 +209,15 @@ def test_promote_goes_one_step_and_in_full_to_the_end() -> None:
     state, _ = play(AUTO, RolloutPromoted("ann", "sure", full=True), state=state)
     assert phase_of(state) is RolloutPhase.SETTLED
     assert state.routes.adapter == "a"
+
+
+def test_a_promoted_canary_knows_from_its_first_step_what_is_slow() -> None:
+    """Measured before the candidate had any traffic; what is measured later does not move it."""
+    promote = RolloutPromoted("ann", "sure", slow_seconds=1.5)
+    state, _ = play(AUTO, *a_round(1, "a"), AdapterVerified("a", 1), promote)
+    assert (phase_of(state), state.routes.slow_seconds) == (RolloutPhase.CANARY, 1.5)
+    state, _ = play(AUTO, replace(promote, slow_seconds=30.0), state=state)
+    assert (state.routes.fraction, state.routes.slow_seconds) == (0.5, 1.5)
 
 
 def test_promoted_in_full_while_staged_still_serves_only_after_verification() -> None:

@@ -36,7 +36,7 @@ def split(candidate: int, errors: int = 0) -> SplitCounts:
 
 def test_nothing_is_known_without_a_gateway_and_nothing_waits_for_one(board: TrafficBoard) -> None:
     assert board.counts([StepCounts(1, 0.1)]) is None
-    assert board.duration(0.95) is None
+    assert board.slow_seconds() is None
     assert board.acknowledged(99)
     assert board.drained("a", Routes(1, None))
 
@@ -141,7 +141,7 @@ def test_durations_are_those_of_the_last_minutes(board: TrafficBoard, clock: Clo
     board.hear(report(0, 1000))
     clock.now = 410.0
     board.hear(report(100, 1000))
-    assert board.duration(0.95) == DURATION_EDGES[10], "the slow ones are long past"
+    assert board.slow_seconds() == DURATION_EDGES[10], "the slow ones are long past"
 
 
 @pytest.mark.parametrize("quantile", [0.5, 0.95, 1.0])
