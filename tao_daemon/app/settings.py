@@ -6,6 +6,7 @@ from tao_daemon.config import Config
 from tao_daemon.daemon.keeping import KeeperSettings
 from tao_daemon.daemon.rollout_watch import WatchSettings
 from tao_daemon.daemon.round_parts import RoundSettings
+from tao_daemon.daemon.shadow import ShadowSettings
 from tao_daemon.daemon.state import Policy
 from tao_daemon.rollout.assessment import Limits
 from tao_daemon.rollout.plan import FreezeWindow, Plan, clock_seconds
@@ -58,9 +59,11 @@ def round_settings(config: Config) -> RoundSettings:
 def watch_settings(config: Config) -> WatchSettings:
     return WatchSettings(
         evaluate_seconds=config.rollout.evaluate_seconds,
-        shadow_pairs_max=config.rollout.shadow_pairs_max,
-        shadow_concurrency=config.rollout.shadow_concurrency,
-        tenant_share=config.round.tenant_share,
+        shadow=ShadowSettings(
+            pairs_max=config.rollout.shadow_pairs_max,
+            concurrency=config.rollout.shadow_concurrency,
+            tenant_share=config.round.tenant_share,
+        ),
     )
 
 

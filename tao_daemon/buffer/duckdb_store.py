@@ -103,6 +103,9 @@ class DuckDBStore:
     async def claim_shadow(self, limit: int, tenant_share: float, accepts: Accepts) -> Sequence[Prompt]:
         return await self._do(lambda connection: self._shadow(connection, limit, tenant_share, accepts))
 
+    async def return_shadowed(self, ids: Sequence[str]) -> None:
+        await self._do(lambda connection: self._return_shadowed(connection, ids))
+
     async def release(self, round_id: int, *, consumed: bool, tried: bool = True, carried: Sequence[str] = ()) -> None:
         used = carried if consumed else ()
         await self._do(lambda connection: self._release(connection, round_id, consumed, tried, used))
@@ -244,6 +247,10 @@ class DuckDBStore:
             with transaction(connection):
                 tables.mark_shadowed(connection, [prompt.id for prompt in chosen])
         return in_order_of_arrival(chosen)
+
+    def _return_shadowed(self, connection: tables.Connection, ids: Sequence[str]) -> None:
+        with transaction(connection):
+            tables.unmark_shadowed(connection, ids)
 
     def _choose(self, connection: tables.Connection, claim: Claim, split: Split) -> list[Prompt]:
         """Look at each tenant's newest first, and further back only while the claim is not full."""

@@ -145,6 +145,12 @@ class MemoryStore:
                 self._rows[prompt.id].state = "shadowed"
             return in_order_of_arrival(chosen)
 
+    async def return_shadowed(self, ids: Sequence[str]) -> None:
+        with self._lock:
+            for row in (self._rows[id] for id in ids if id in self._rows):
+                if row.state == "shadowed":
+                    row.state = "fresh"
+
     async def release(self, round_id: int, *, consumed: bool, tried: bool = True, carried: Sequence[str] = ()) -> None:
         with self._lock:
             if round_id in self._ended:

@@ -1,7 +1,7 @@
 """All SQL of the buffer: its schema, and one function per statement. Knows nothing of threads or transactions.
 
-A prompt is fresh → claimed → used, or back to fresh with one more attempt; or fresh → shadowed. A held-out one is
-fresh → burned.
+A prompt is fresh → claimed → used, or back to fresh with one more attempt; or fresh → shadowed, and back where nothing
+came of it. A held-out one is fresh → burned.
 """
 
 from __future__ import annotations
@@ -230,6 +230,13 @@ def read_used_candidates(connection: Connection, round_id: int, *, limit: int) -
 
 def mark_shadowed(connection: Connection, ids: Sequence[str]) -> None:
     connection.execute("UPDATE prompts SET state = 'shadowed' WHERE id IN (SELECT unnest(?::VARCHAR[]))", [list(ids)])
+
+
+def unmark_shadowed(connection: Connection, ids: Sequence[str]) -> None:
+    connection.execute(
+        "UPDATE prompts SET state = 'fresh' WHERE state = 'shadowed' AND id IN (SELECT unnest(?::VARCHAR[]))",
+        [list(ids)],
+    )
 
 
 def read_claim(connection: Connection, round_id: int, purpose: str) -> list[Prompt] | None:

@@ -11,6 +11,7 @@ import click
 from tao_daemon.cli.client import ControlClient
 from tao_daemon.cli.completion import adapter_names
 from tao_daemon.cli.durations import moment
+from tao_daemon.cli.headline import undo_ends_canary
 from tao_daemon.cli.options import daemon_options, json_option
 from tao_daemon.cli.output import tell
 
@@ -110,8 +111,9 @@ def describe(item: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _show_table(client: ControlClient, found: Sequence[Mapping[str, Any]]) -> None:
     from tao_daemon.cli import tables
 
-    incumbent = client.get("/v1/status")["incumbent"]
-    roles = {incumbent["previous"]: "undo goes to", incumbent["adapter"]: "serves"}
+    status = client.get("/v1/status")
+    incumbent, way_back = status["incumbent"], "another undo" if undo_ends_canary(status) else "undo"
+    roles = {incumbent["previous"]: f"{way_back} goes to", incumbent["adapter"]: "serves"}
     columns = ("adapter", "round", "parent", "rank", "prompts", "created (UTC)", "now")
     rows = [row(each, roles) for each in found]
     tables.show(lambda marks: tables.table(columns, rows, numbers=("round", "rank", "prompts")))

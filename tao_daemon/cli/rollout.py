@@ -133,9 +133,11 @@ def promote(client: ControlClient, full: bool, yes: bool, reason: str, as_json: 
 @json_option
 @daemon_options
 def undo(client: ControlClient, to: str | None, yes: bool, reason: str, as_json: bool) -> None:
-    """Serve the previous adapter again, or the base model, at once. An open canary is taken back first.
+    """Serve the previous adapter again, or the base model, at once.
 
-    A rollout that is staged or in its shadow answers no client: then what had settled before it is taken back.
+    An open canary is taken back first, and alone: what serves beside it stays, and a second undo takes that back. A
+    rollout that is staged or in its shadow answers no client: then what had settled before it is taken back. --to what
+    serves ends the open rollout and nothing else.
 
     What is still loaded is flipped to at once; another adapter is loaded and verified first. `--to base` asks for
     confirmation in a terminal.

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from tao_daemon.cli.durations import format_duration, moment
-from tao_daemon.cli.headline import is_open
+from tao_daemon.cli.headline import is_open, undo_ends_canary
 from tao_daemon.cli.output import Marks, bar
 from tao_daemon.cli.rollout_view import evidence_in_words
 from tao_daemon.cli.tables import View, facts
@@ -69,7 +69,11 @@ def _serving(status: Mapping[str, Any], now: float) -> Iterator[Row]:
     incumbent = status["incumbent"]
     since = f" since {moment(incumbent['since'])} ({_ago(incumbent['since'], now)})" if incumbent["since"] else ""
     yield "serving", f"{_name(incumbent['adapter'])}{since}, generation {incumbent['generation']}"
-    if incumbent["adapter"]:
+    if undo_ends_canary(status):
+        ends = f"it ends the canary of {status['rollout']['adapter']}"
+        another = f"; another goes to {_name(incumbent['previous'])}" if incumbent["adapter"] else ""
+        yield "undo goes to", f"{_name(incumbent['adapter'])} alone: {ends}{another}"
+    elif incumbent["adapter"]:
         yield "undo goes to", _name(incumbent["previous"])
     if status["returning_to"]:
         yield "undo", f"to {status['returning_to']}: being loaded and verified"

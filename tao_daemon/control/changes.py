@@ -72,7 +72,8 @@ def change_routes(service: Service, access: Access) -> APIRouter:
 
     @router.post("/rollout/promote", response_model=models.Done, dependencies=approve, summary="Skip a step")
     async def promote(request: Request, asked: models.AskedPromotion, key: Key = None) -> Response:
-        return await act(request, asked, key, RolloutPromoted(actor(request, asked), asked.reason, asked.full))
+        slow = service.traffic.slow_seconds()
+        return await act(request, asked, key, RolloutPromoted(actor(request, asked), asked.reason, asked.full, slow))
 
     def move(verb: str, made: Callable[[str, str], Event], demand: list[Demand], summary: str) -> None:
         @router.post(

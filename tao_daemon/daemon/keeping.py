@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tao_daemon.daemon.state import State
 from tao_daemon.domain.events import Event
 from tao_daemon.domain.ports import AdapterStore, Fleet
-from tao_daemon.domain.rollout import Routes
+from tao_daemon.domain.rollout import RolloutPhase, Routes
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,8 @@ class Desired:
     routes: Routes
     candidates: tuple[str, ...] = ()
     """Adapters that no route names but that must be loaded: staged, in the shadow, under evaluation."""
+    proven: tuple[str, ...] = ()
+    """What every server served once, maybe before our start: one that lacks it has lost it."""
     kept: tuple[str, ...] = ()
     """Adapters whose files must stay, loaded or not: those that served, and a running round's."""
 
@@ -113,5 +115,6 @@ def desired_of(state: State) -> Desired:
     return Desired(
         state.routes,
         candidates=tuple(dict.fromkeys(name for name in waiting if name and name not in state.routes.named)),
+        proven=(rollout.adapter,) if rollout and rollout.phase is not RolloutPhase.STAGED else (),
         kept=tuple(dict.fromkeys(name for name in kept if name)),
     )

@@ -78,7 +78,7 @@ def _on(event: Event, state: State, policy: Policy, now: float) -> Transition:
         case RolloutPaused():
             return rollouts.paused(event, state)
         case RolloutResumed():
-            return rollouts.resumed(event, state)
+            return rollouts.resumed(event, state, now)
         case AdapterVerified():
             return _verified(event, state, now)
         case VerificationFailed():

@@ -192,9 +192,10 @@ class ReplicaKeeper:
         return ""
 
     async def _restore_candidates(self, view: ReplicaView, desired: Desired) -> None:
-        """Those that were loaded once: the first load of a candidate is the swap's, all replicas or none."""
+        """Those that were loaded once: the first load of a candidate is the swap's, all replicas or none. A daemon
+        that restarted has seen nothing yet, and knows from the state what was."""
         for action in plan(desired.candidates, view.loaded, self._home(), lambda name: False):
-            if action.name in self._seen:
+            if action.name in self._seen or action.name in desired.proven:
                 await self._give(action.name)
                 log.info("adapter restored", extra={"url": self._url, "adapter": action.name})
 

@@ -7,29 +7,21 @@ gateways' counters from being seen. What it posts decides nothing: the machine d
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import re
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tao_daemon.daemon.rollouts import measured
+from tao_daemon.daemon.shadow import Shadow, ShadowSettings, watched
 from tao_daemon.daemon.state import Policy, State
 from tao_daemon.daemon.traffic_board import TrafficBoard
-from tao_daemon.domain.completion import Answer
-from tao_daemon.domain.errors import PassTimeout, TaoError, UpstreamError
-from tao_daemon.domain.events import Event, ShadowScored, TrafficMeasured
+from tao_daemon.domain.events import Event, TrafficMeasured
 from tao_daemon.domain.ports import Clock, PromptStore, Sampler, Scorer
-from tao_daemon.domain.prompt import Prompt
-from tao_daemon.domain.rollout import RolloutPhase, RolloutState, ShadowPair
 
-log = logging.getLogger(__name__)
-
-_STORE_SECONDS = 10.0
 _JOURNAL_SECONDS = 30.0
 """A hold whose words change in their numbers alone is journaled this often."""
-_SLOW_QUANTILE = 0.95
-_WATCHED = (RolloutPhase.SHADOW, RolloutPhase.CANARY, RolloutPhase.BAKING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +29,7 @@ class WatchSettings:
     """The plain values it needs of the configuration."""
 
     evaluate_seconds: float
-    shadow_pairs_max: int
-    shadow_concurrency: int
-    tenant_share: float
+    shadow: ShadowSettings
 
 
 class RolloutWatch:
@@ -57,19 +47,21 @@ class RolloutWatch:
         state: Callable[[], State],
         post: Callable[[Event], None],
         clock: Clock,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._board = board
-        self._store = store
-        self._sampler = sampler
-        self._scorer = scorer
-        self._settings = settings
+        self._shadow = Shadow(store, sampler, scorer, settings.shadow, post=post, monotonic=monotonic)
+        self._evaluate_seconds = settings.evaluate_seconds
         self._policy = policy
         self._state = state
         self._post = post
         self._clock = clock
         self._changed = asyncio.Event()
         self._posted: tuple[float, str] = (-math.inf, "")
-        self.shadowing = "no rollout is watched"
+
+    @property
+    def shadowing(self) -> str:
+        return self._shadow.doing
 
     def nudge(self) -> None:
         """The state changed: look at once."""
@@ -88,14 +80,14 @@ class RolloutWatch:
 
     async def _shadow_again_and_again(self) -> None:
         while True:
-            if not await self._shadow_some():
+            if not await self._shadow.ask_some(self._state()):
                 await self._pause()
 
     async def _pause(self) -> None:
         """Until the next look is due, or the state changed."""
         changed = self._changed
         try:
-            async with asyncio.timeout(self._settings.evaluate_seconds):
+            async with asyncio.timeout(self._evaluate_seconds):
                 await changed.wait()
         except TimeoutError:
             return
@@ -103,11 +95,11 @@ class RolloutWatch:
     def _look(self) -> None:
         """Post what the gateways counted, when that moves something or is worth remembering."""
         state = self._state()
-        rollout = _watched(state)
+        rollout = watched(state)
         if rollout is None:
             return
         counts = self._board.counts(rollout.evidence.steps)
-        event = TrafficMeasured(rollout.adapter, counts, self._board.duration(_SLOW_QUANTILE))
+        event = TrafficMeasured(rollout.adapter, counts, self._board.slow_seconds())
         after = measured(event, state, self._policy, self._clock()).state.rollout
         assert after is not None
         gist = f"{after.phase} {after.step} {re.sub('[0-9.]+', '#', after.hold)}"
@@ -116,65 +108,3 @@ class RolloutWatch:
         if moved or gist != self._posted[1] or (after != rollout and now - self._posted[0] >= _JOURNAL_SECONDS):
             self._posted = (now, gist)
             self._post(event)
-
-    async def _shadow_some(self) -> bool:
-        """Ask both versions a few live prompts; whether there may be more at once."""
-        state = self._state()
-        rollout = _watched(state)
-        if rollout is None:
-            self.shadowing = "no rollout is watched"
-            return False
-        if rollout.paused_by or rollout.evidence.shadow.pairs >= self._settings.shadow_pairs_max:
-            self.shadowing = "paused" if rollout.paused_by else "every pair it may ask for is there"
-            return False
-        try:
-            async with asyncio.timeout(_STORE_SECONDS):
-                prompts = await self._claim()
-        except (TimeoutError, TaoError) as error:
-            self.shadowing = f"the buffer does not answer: {error or 'in time'}"
-            return False
-        if not prompts:
-            self.shadowing = "waits for live prompts that a scorer matches"
-            return False
-        self.shadowing = "asks both versions live prompts"
-        baseline = state.routes.previous if rollout.phase is RolloutPhase.BAKING else state.routes.adapter
-        pairs = await asyncio.gather(*(self._pair(prompt, baseline, rollout.adapter) for prompt in prompts))
-        found = tuple(pair for pair in pairs if pair is not None)
-        self._post(ShadowScored(rollout.adapter, rollout.phase, found, len(pairs) - len(found)))
-        # A server that answers nobody is not asked in a circle.
-        return bool(found)
-
-    async def _claim(self) -> Sequence[Prompt]:
-        settings = self._settings
-        return await self._store.claim_shadow(settings.shadow_concurrency, settings.tenant_share, self._scorer.judges)
-
-    async def _pair(self, prompt: Prompt, baseline: str | None, candidate: str) -> ShadowPair | None:
-        """Both answers to a prompt, scored; None when nothing can be said about the candidate."""
-        old, new = await asyncio.gather(self._answer(prompt, baseline), self._answer(prompt, candidate))
-        if old is None:
-            return None
-        if new is None:
-            # An outage in between looks the same: only a server that still answers the other version tells.
-            again = await self._answer(prompt, baseline)
-            return ShadowPair(prompt.id, -1.0, candidate_failed=True) if again else None
-        try:
-            before, after = await self._scorer.absolute(prompt, [old.text, new.text])
-        except TaoError as error:
-            log.warning("shadow pair not scored", extra={"prompt_id": prompt.id, "error": str(error)})
-            return None
-        if before is None or after is None or not math.isfinite(before) or not math.isfinite(after):
-            return None
-        return ShadowPair(prompt.id, min(1.0, max(-1.0, after - before)))
-
-    async def _answer(self, prompt: Prompt, model: str | None) -> Answer | None:
-        """An answer, or None when the version gave none."""
-        try:
-            (answer,) = await self._sampler.answer([prompt], model=model)
-        except (UpstreamError, PassTimeout):
-            return None
-        return None if answer.is_none else answer
-
-
-def _watched(state: State) -> RolloutState | None:
-    rollout = state.rollout
-    return rollout if rollout and rollout.phase in _WATCHED else None

@@ -37,6 +37,7 @@ from tao_daemon.rollout.plan import Move, decide, waits_for_person
 
 _REMEMBERED = 16
 """Adapters that settled and are remembered by name."""
+_HURRIED = "promoted in full; it serves as soon as it is verified"
 _WATCHED = (RolloutPhase.SHADOW, RolloutPhase.CANARY, RolloutPhase.BAKING)
 
 
@@ -61,9 +62,10 @@ def verified(event: AdapterVerified, state: State, now: float) -> Transition | N
     rollout = _being_verified(state, event.adapter, event.attempt)
     if rollout is None:
         return None
-    if rollout.hurried:
+    if rollout.hurried and not rollout.paused_by:
         return _settle(state, rollout, f"promoted in full; verified: {event.detail}", now)
-    rollout = replace(rollout, phase=RolloutPhase.SHADOW, since=now, reason=event.detail, hold="the shadow begins")
+    hold = f"paused by {rollout.paused_by}" if rollout.paused_by else "the shadow begins"
+    rollout = replace(rollout, phase=RolloutPhase.SHADOW, since=now, reason=event.detail, hold=hold)
     return Transition(replace(state, rollout=rollout), note=f"{event.adapter} is verified, shadow: {event.detail}")
 
 
@@ -138,10 +140,12 @@ def promoted(event: RolloutPromoted, state: State, policy: Policy, now: float) -
     if rollout.phase is RolloutPhase.STAGED:
         if not event.full:
             return refusal(state, f"{rollout.adapter} is being verified; promote it when the shadow runs")
-        rollout = replace(rollout, hurried=True, hold="promoted in full; it serves as soon as it is verified")
+        rollout = replace(rollout, hurried=True, hold=_HURRIED)
         return Transition(replace(state, rollout=rollout), note=f"{rollout.adapter} {who}; it is being verified")
     state = replace(state, rollout=rollout)
-    return _settle(state, rollout, who, now) if event.full else _advance(state, rollout, policy, who, None, now)
+    if event.full:
+        return _settle(state, rollout, who, now)
+    return _advance(state, rollout, policy, who, event.slow_seconds, now)
 
 
 def aborted(event: RolloutAborted, state: State, now: float) -> Transition:
@@ -160,12 +164,17 @@ def paused(event: RolloutPaused, state: State) -> Transition:
     return Transition(replace(state, rollout=rollout), note=f"rollout of {rollout.adapter} paused by {who}")
 
 
-def resumed(event: RolloutResumed, state: State) -> Transition:
+def resumed(event: RolloutResumed, state: State, now: float) -> Transition:
+    """It may move again. One that was promoted in full, and verified while it was paused, serves."""
     rollout = state.open_rollout
     if rollout is None or not rollout.paused_by:
         return refusal(state, "no rollout is paused; there is nothing to resume")
-    note = f"rollout of {rollout.adapter} resumed by {event.actor}: {event.reason}"
-    return Transition(replace(state, rollout=replace(rollout, paused_by=None, hold="resumed")), note=note)
+    who = f"resumed by {event.actor}: {event.reason}"
+    if rollout.hurried and rollout.phase is RolloutPhase.SHADOW:
+        return _settle(state, rollout, f"promoted in full; {who}", now)
+    hold = _HURRIED if rollout.hurried and rollout.phase is RolloutPhase.STAGED else "resumed"
+    rollout = replace(rollout, paused_by=None, hold=hold)
+    return Transition(replace(state, rollout=rollout), note=f"rollout of {rollout.adapter} {who}")
 
 
 def abort(state: State, rollout: RolloutState, reason: str, now: float) -> Transition:

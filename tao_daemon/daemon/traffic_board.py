@@ -20,6 +20,7 @@ _WINDOW_SECONDS = 300.0
 _SNAPSHOT_SECONDS = 5.0
 _MIN_ANSWERS = 20
 """Answers in the window below which nothing is said about their duration."""
+_SLOW_QUANTILE = 0.95
 _REMEMBERED = 1000
 """Gateways that are gone and whose counts are kept, the latest ones."""
 
@@ -143,14 +144,14 @@ class TrafficBoard:
                     found[place] += counts
         return tuple(found)
 
-    def duration(self, quantile: float) -> float | None:
-        """A quantile of the answers' seconds over the last minutes, all versions; None with too few answers."""
+    def slow_seconds(self) -> float | None:
+        """95th percentile of the answers' seconds over the last minutes, all versions; None with too few answers."""
         total = [0] * (len(DURATION_EDGES) + 1)
         for before, latest in self._recent():
             if len(latest.durations) == len(total):
                 since = _since(before.durations, latest.durations)
                 total = [sum_ + new for sum_, new in zip(total, since, strict=True)]
-        return quantile_of(total, quantile) if sum(total) >= _MIN_ANSWERS else None
+        return quantile_of(total, _SLOW_QUANTILE) if sum(total) >= _MIN_ANSWERS else None
 
     def outcomes(self) -> tuple[Outcomes, ...]:
         """What clients met within the last minutes, by kind of version, over all gateways."""

@@ -25,9 +25,13 @@ def undo(event: UndoRequested, state: State, now: float) -> Transition:
             return refusal(state, "the base model serves already; there is nothing to undo")
         return _flip(state, routes.previous, why, now)
     target = None if event.to == BASE else event.to
-    if target == routes.adapter and routes.candidate is None:
-        return refusal(state, f"{event.to} serves already; there is nothing to undo")
-    if target in (None, routes.adapter, routes.previous):
+    if target == routes.adapter:
+        rollout = state.open_rollout
+        if rollout is None or rollout.adapter == target:
+            return refusal(state, f"{event.to} serves already; there is nothing to undo")
+        # What serves stays, and its way back with it: only what was to replace it goes.
+        return abort(state, rollout, f"undone by {why}", now)
+    if target in (None, routes.previous):
         return _flip(state, target, why, now)
     if target not in state.served:
         return refusal(

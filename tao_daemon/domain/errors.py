@@ -46,6 +46,12 @@ class UpstreamError(TaoError):
         super().__init__(message)
         self.status = status
 
+    @property
+    def is_denial(self) -> bool:
+        """The server does not know what is asked for, or us: it may have restarted without the adapter, or have
+        another key. That says nothing of the request, and other servers may know better."""
+        return self.status in (401, 403, 404)
+
 
 class UpstreamTimeout(UpstreamError):
     """A server did not answer before the deadline."""

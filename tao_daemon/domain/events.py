@@ -97,6 +97,8 @@ class RolloutPromoted:
     actor: str
     reason: str
     full: bool = False
+    slow_seconds: float | None = None
+    """What counts as slow in a canary that begins so, as in `TrafficMeasured`; older entries do not say."""
 
 
 @dataclass(frozen=True, slots=True)

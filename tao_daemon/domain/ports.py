@@ -119,6 +119,10 @@ class PromptStore(Protocol):
         none was ever trained on or shadowed. They never train, and are never given again."""
         ...
 
+    async def return_shadowed(self, ids: Sequence[str]) -> None:
+        """Of these the shadowed ones are as if no shadow had ever claimed them. Idempotent."""
+        ...
+
     async def release(self, round_id: int, *, consumed: bool, tried: bool = True, carried: Sequence[str] = ()) -> None:
         """End a round's claim: its training prompts are used up, and `carried` ones of earlier rounds with them; or
         its own return to the pool, as `tried` once more or as if they had never been claimed. Idempotent."""

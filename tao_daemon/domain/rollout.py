@@ -96,7 +96,7 @@ class ShadowTally:
     """Sum of the differences."""
     candidate_failures: int = 0
     skipped: int = 0
-    """Pairs that could not be scored: the incumbent gave no answer, or the scorer failed."""
+    """Pairs that could not be scored: no incumbent's answer, no adapter on a server, or no score."""
     worse: tuple[float, ...] = ()
     """Log-wealth of the bets on "worse", one per λ of the grid."""
     not_inferior: tuple[float, ...] = ()
@@ -141,7 +141,7 @@ class RolloutState:
     paused_by: str | None = None
     """Who paused it and why; None while it may move."""
     hurried: bool = False
-    """Promoted in full while it was being verified: it serves everything as soon as it is."""
+    """Promoted in full while it was being verified: it serves everything as soon as it is, and is not paused."""
     hold: str = ""
     """Why it does not move now, in words."""
     evidence: Evidence = field(default_factory=Evidence)

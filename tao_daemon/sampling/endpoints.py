@@ -22,8 +22,6 @@ T = TypeVar("T")
 
 REFUSALS = (400, 413, 422)
 """Statuses that blame the request itself: no server and no later time will take it."""
-DENIALS = (401, 403, 404)
-"""Statuses of one server, which may have restarted without the adapter or have another key: others may know better."""
 
 _FIRST_ABSENCE_SECONDS, _LONGEST_ABSENCE_SECONDS = 1.0, 30.0
 _TOKENIZE_SECONDS = 60.0
@@ -102,7 +100,7 @@ class Endpoints:
                     try:
                         return await ask(endpoint)
                     except UpstreamError as error:
-                        if error.status not in DENIALS:
+                        if not error.is_denial:
                             raise
                         denied.add(endpoint)
                         if len(denied) == len(self._endpoints):

@@ -10,7 +10,6 @@ from contextlib import aclosing
 from typing import Any, Generic, TypeVar
 
 from tao_daemon.domain.errors import UpstreamError
-from tao_daemon.sampling.endpoints import DENIALS
 
 T = TypeVar("T")
 
@@ -44,7 +43,7 @@ class Questions(Generic[T]):
                     continue
                 failed.append(place)
                 in_a_row += 1
-                if result.status in DENIALS or in_a_row >= self._outage:
+                if result.is_denial or in_a_row >= self._outage:
                     await self._require(result)
                     in_a_row = 0
         if in_a_row:
@@ -60,6 +59,6 @@ class Questions(Generic[T]):
     async def _require(self, error: UpstreamError) -> None:
         """Raise, unless the server still answers what it answered before."""
         known = next((place for place, answer in self._found.items() if answer is not None), None)
-        if known is None or error.status in DENIALS:
+        if known is None or error.is_denial:
             raise error
         await self._ask(known)

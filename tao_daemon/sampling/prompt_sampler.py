@@ -23,7 +23,7 @@ from tao_daemon.domain.prompt import Prompt
 from tao_daemon.domain.signals import CompletionsSampled, Emit, SamplesLost
 from tao_daemon.sampling.asks import Ask, Asks
 from tao_daemon.sampling.budget import Budget
-from tao_daemon.sampling.endpoints import DENIALS, Endpoints, is_refusal
+from tao_daemon.sampling.endpoints import Endpoints, is_refusal
 from tao_daemon.sampling.extracted import answer_tokens, is_sayable, tokenize_body
 from tao_daemon.sampling.requests import length_limit, sampling_body, seed_for
 from tao_daemon.sampling.responses import Parsed, parse_completions
@@ -190,7 +190,7 @@ class PromptSampler:
                 conversation = await self._endpoints.tokenize(tokenize_body(request, model=work.model, answer=answer))
             except UpstreamError as error:
                 # A server without the route, or that will not tell, says so for good.
-                if not is_refusal(error) and error.status not in DENIALS:
+                if not is_refusal(error) and not error.is_denial:
                     raise
                 return None
             return answer_tokens(work.prompt_token_ids, conversation, ends, limit)

@@ -138,14 +138,14 @@ WANTED = gauge(
 SKIPPED = gauge(
     "tao_rollout_shadow_skipped_pairs",
     "pairs",
-    "Shadow pairs that could not be scored: the incumbent gave no answer, or the scorer failed.",
+    "Shadow pairs that could not be scored: no incumbent's answer, no adapter on a server, or no score.",
     "As many as scored ones: the evidence is of a part of the traffic only.",
 )
 FAILED = gauge(
     "tao_rollout_shadow_failed_pairs",
     "pairs",
     "Shadow pairs in which the candidate gave no answer where the incumbent did; each counts as -1.",
-    "A candidate is aborted in the shadow: a server lacks it or fails with it.",
+    "A candidate is aborted in the shadow: a server fails with it, or refuses what it says.",
 )
 DIFFERENCE = gauge(
     "tao_rollout_shadow_mean_difference_ratio",

@@ -331,6 +331,28 @@ async def test_a_shadow_gets_the_newest_untouched_prompts_in_order_of_arrival_on
     assert not claimed & shadowed, "what was shadowed never trains"
 
 
+async def test_shadowed_prompts_that_are_returned_are_as_if_never_claimed(make: Make) -> None:
+    store = make(held_out_fraction=0.01)
+    await asyncio.wrap_future(store.submit(Ingest(tuple(prompt(n) for n in range(20)), {})))
+    before = await store.stats()
+    first = [each.id for each in await store.claim_shadow(6, 1.0, lambda each: True)]
+    assert (await store.stats()).train_available == before.train_available - 6
+    for _ in range(2):
+        await store.return_shadowed([*first[:4], "erased meanwhile"])
+    assert (await store.stats()).train_available == before.train_available - 2
+    again = [each.id for each in await store.claim_shadow(6, 1.0, lambda each: True)]
+    assert set(first[:4]) < set(again)
+    assert not set(first[4:]) & set(again)
+
+
+async def test_returning_takes_no_prompt_from_a_round(make: Make) -> None:
+    store = make(held_out_fraction=0.01)
+    await asyncio.wrap_future(store.submit(Ingest(tuple(prompt(n) for n in range(20)), {})))
+    claimed = [each.id for each in await store.claim_training(wanted(limit=5))]
+    await store.return_shadowed(claimed)
+    assert not {each.id for each in await store.claim_training(wanted(2, limit=20))} & set(claimed)
+
+
 async def test_a_cluster_with_a_trained_member_is_not_shadowed(make: Make) -> None:
     store = make(held_out_fraction=0.01)
     text = "the very same words in one long sentence about a printer that does not print"

@@ -74,7 +74,7 @@ function roles(name, { incumbent, rollout }) {
   if (incumbent.adapter === name)
     found.push(html`<${Tag} key="s" tone="good"><span aria-hidden="true">✓ </span>serving<//>`);
   if (incumbent.adapter !== null && incumbent.previous === name)
-    found.push(html`<${Tag} key="p">an undo goes here<//>`);
+    found.push(html`<${Tag} key="p">${rollout?.phase === "canary" ? "a second" : "an"} undo goes here<//>`);
   if (name !== null && isOpen(rollout) && rollout.adapter === name)
     found.push(html`<${Tag} key="r" tone="busy">${rollout.phase}<//>`);
   return found;

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tao_daemon.domain.traffic import DURATION_EDGES
 from tests.integration.cli.past import FIRST, SECOND, run
 
 Make = Callable[..., Any]
@@ -130,6 +131,18 @@ def test_undo_with_the_daemon_down_is_what_the_daemon_goes_on_with(past_site: Ma
     assert site.status()["incumbent"]["adapter"] is None
     assert site.run("rollout", "abort").returncode == 4
     assert json.loads(told(site.run("rollout", "abort", "--json"), 4))["refused"] is True
+
+
+def test_a_promotion_fixes_what_is_slow_before_the_candidate_has_traffic(past_site: Make) -> None:
+    site = past_site()
+    site.start()
+    durations = [100 if place == 10 else 0 for place in range(len(DURATION_EDGES) + 1)]
+    report = {"generation": site.status()["incumbent"]["generation"], "durations": durations}
+    assert site.ask("PUT", "/v1/gateways/g1", report, site.issue("g", "gateway")).status == 204
+    told(site.run("rollout", "promote", "--reason", "enough"))
+    routes = site.get("/v1/routes")
+    assert routes["candidate"] == SECOND
+    assert routes["slow_seconds"] == DURATION_EDGES[10]
 
 
 def test_two_who_promote_at_once_promote_one_step(past_site: Make) -> None:

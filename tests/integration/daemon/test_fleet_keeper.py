@@ -76,6 +76,7 @@ class World:
         self.now = 1000.0
         self.routes = Routes(1, ONE)
         self.candidates: tuple[str, ...] = ()
+        self.proven: tuple[str, ...] = ()
         self.kept: tuple[str, ...] = ()
         self.events: list[Event] = []
         self.taking = taking
@@ -88,7 +89,7 @@ class World:
         self.parts = KeeperParts(
             fleet=self.fleet,
             adapters=adapters,
-            desired=lambda: Desired(self.routes, self.candidates, self.kept),
+            desired=lambda: Desired(self.routes, self.candidates, self.proven, self.kept),
             acknowledged=lambda generation: self.gateway is None or self.gateway.generation >= generation,
             drained=self.drained,
             post=self.post,
@@ -383,6 +384,16 @@ async def test_the_first_load_of_a_candidate_is_the_swaps(world: World) -> None:
     world.candidates = (TWO,)
     await world.settle()
     assert [call for call in world.fleet.calls if call[0] == "heal"] == []
+
+
+async def test_a_shadowed_candidate_comes_back_when_daemon_and_servers_restart_together(world: World) -> None:
+    world.candidates = world.proven = (TWO,)
+    await world.fleet.serve(world.shelf.get(TWO))
+    for url in (A, B):
+        world.fleet.restart(url)
+    world.keeper = FleetKeeper(world.parts)
+    await world.settle()
+    assert world.fleet.serving == {ONE, TWO}
 
 
 async def test_a_candidate_that_cannot_be_restored_ends_no_readiness(world: World) -> None:

@@ -67,6 +67,26 @@ def test_the_status_of_a_running_round(status: Make, as_plain: Draw) -> None:
     assert "needs you     nothing" in text
 
 
+@pytest.mark.parametrize(
+    ("phase", "incumbent", "previous", "words"),
+    [
+        ("staged", "b", "a", "a"),
+        ("shadow", "b", "a", "a"),
+        ("canary", "b", "a", "b alone: it ends the canary of c; another goes to a"),
+        ("canary", "b", None, "b alone: it ends the canary of c; another goes to base model"),
+        ("canary", None, None, "base model alone: it ends the canary of c"),
+        ("baking", "c", "b", "b"),
+        ("settled", "c", "b", "b"),
+    ],
+)
+def test_the_status_says_what_the_next_undo_does(
+    status: Make, rollout: Make, as_plain: Draw, phase: str, incumbent: str | None, previous: str | None, words: str
+) -> None:
+    serving = {"adapter": incumbent, "previous": previous, "generation": 4, "since": 1000.0}
+    text = as_plain(status_view.render(status(rollout=rollout(adapter="c", phase=phase), incumbent=serving), NOW))
+    assert f"undo goes to  {words}\n" in text
+
+
 def test_the_status_names_servers_that_are_down_and_gateways_that_are_behind(status: Make, as_plain: Draw) -> None:
     replicas = [
         {"url": "http://a", "reachable": True, "ready": True, "problems": []},

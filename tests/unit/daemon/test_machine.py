@@ -100,7 +100,7 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(RoundClosed, SMALL),
     st.just(RoundCancelRequested("ann", "why")),
     st.just(RolloutApproved("ann", "why")),
-    st.builds(RolloutPromoted, st.just("ann"), st.just("why"), st.booleans()),
+    st.builds(RolloutPromoted, st.just("ann"), st.just("why"), st.booleans(), st.sampled_from([None, 2.0])),
     st.just(RolloutPaused("ann", "why")),
     st.just(RolloutResumed("ann", "why")),
     st.builds(pairs, NAMES, st.integers(0, 60), st.sampled_from([0.0, 0.2, -0.9])),
@@ -207,3 +207,8 @@ TestAnyHistory.settings = settings(max_examples=60, stateful_step_count=40, dead
 @pytest.mark.parametrize("event", [RoundRequested("go"), PhaseCompleted(1, 2, Phase.TRAINING, "a"), DaemonStarted("1")])
 def test_events_survive_the_journal(event: Event) -> None:
     assert decode_event(encode_event(event)) == event
+
+
+def test_a_promotion_of_an_older_journal_is_read() -> None:
+    old = {"type": "RolloutPromoted", "actor": "ann", "reason": "sure", "full": False}
+    assert decode_event(old) == RolloutPromoted("ann", "sure")

@@ -1,54 +1,21 @@
-"""The watch: which pairs a shadow makes of answers and failures, and when a look is worth an entry."""
+"""The watch: it looks and asks side by side, and knows when a look is worth an entry."""
 
 from __future__ import annotations
 
 import asyncio
-import random
-import string
 from collections.abc import Sequence
-
-import pytest
 
 from tao_daemon.buffer.memory_store import MemoryStore
 from tao_daemon.daemon.machine import advance
 from tao_daemon.daemon.rollout_watch import RolloutWatch, WatchSettings
+from tao_daemon.daemon.shadow import ShadowSettings
 from tao_daemon.daemon.state import State
 from tao_daemon.daemon.traffic_board import TrafficBoard
-from tao_daemon.domain.completion import REFUSED, Answer
-from tao_daemon.domain.errors import UpstreamError
 from tao_daemon.domain.events import AdapterVerified, Event, RolloutPromoted, ShadowScored, TrafficMeasured
-from tao_daemon.domain.ports import Ingest
-from tao_daemon.domain.prompt import Prompt, Source
+from tao_daemon.domain.prompt import Prompt
 from tao_daemon.domain.traffic import GatewayReport
 from tests.machine_plays import AUTO, a_round, play
-
-
-class Versions:
-    """A sampler whose versions answer, refuse or fail as told."""
-
-    def __init__(self, **behaviour: str) -> None:
-        self.behaviour = behaviour
-        self.asked: list[tuple[str, str]] = []
-
-    async def answer(self, prompts: Sequence[Prompt], *, model: str | None) -> Sequence[Answer]:
-        name = model or "base"
-        self.asked += [(name, prompt.id) for prompt in prompts]
-        does = self.behaviour.get(name, "good")
-        if does == "down":
-            raise UpstreamError("no answer")
-        return [Answer(does, 3, REFUSED if does == "refused" else "stop") for _ in prompts]
-
-    def sample(self, *_: object, **__: object) -> object:
-        raise AssertionError("a shadow asks for answers only")
-
-
-class Judge:
-    def judges(self, prompt: Prompt) -> bool:
-        return True
-
-    async def absolute(self, prompt: Prompt, texts: Sequence[str]) -> Sequence[float | None]:
-        scores = {"good": 1.0, "poor": 0.25, "unscorable": None, "nan": float("nan")}
-        return [scores[text] for text in texts]
+from tests.shadow_plays import Judge, Versions, fill
 
 
 class Daemon:
@@ -64,7 +31,7 @@ class Daemon:
             self.store,
             versions,  # type: ignore[arg-type]
             Judge(),  # type: ignore[arg-type]
-            WatchSettings(0.01, 200, 4, 1.0),
+            WatchSettings(0.01, ShadowSettings(200, 4, 1.0)),
             policy=AUTO,
             state=lambda: self.state,
             post=self.post,
@@ -75,15 +42,6 @@ class Daemon:
         self.events.append(event)
         self.state = advance(self.state, event, AUTO, 5.0).state
         self.watch.nudge()
-
-    def fill(self, count: int) -> None:
-        texts = ["".join(random.Random(n).choices(string.ascii_lowercase, k=60)) for n in range(count)]
-        prompts = (
-            Prompt(s.prompt_id, {"messages": [{"role": "user", "content": text}]}, s, float(n))
-            for n, text in enumerate(texts)
-            for s in [Source("t", 0, n)]
-        )
-        self.store.submit(Ingest(tuple(prompts), {})).result()
 
     async def run_until(self, done: object, seconds: float = 5.0) -> None:
         task = asyncio.create_task(self.watch.run())
@@ -98,36 +56,6 @@ class Daemon:
     @property
     def scored(self) -> list[ShadowScored]:
         return [event for event in self.events if isinstance(event, ShadowScored)]
-
-
-@pytest.mark.parametrize(
-    ("incumbent", "candidate", "difference", "failed"),
-    [
-        ("good", "good", 0.0, False),
-        ("good", "poor", -0.75, False),
-        ("good", "down", -1.0, True),
-    ],
-)
-async def test_pairs(incumbent: str, candidate: str, difference: float, failed: bool) -> None:
-    daemon = Daemon(Versions(base=incumbent, new=candidate))
-    daemon.fill(4)
-    await daemon.run_until(lambda: daemon.scored)
-    pair = daemon.scored[0].pairs[0]
-    assert (pair.difference, pair.candidate_failed) == (difference, failed)
-
-
-@pytest.mark.parametrize(
-    ("incumbent", "candidate"),
-    [("down", "good"), ("down", "down"), ("refused", "refused"), ("good", "unscorable"), ("good", "nan")],
-)
-async def test_what_says_nothing_about_the_candidate_is_skipped_and_counted(incumbent: str, candidate: str) -> None:
-    daemon = Daemon(Versions(base=incumbent, new=candidate))
-    daemon.fill(4)
-    await daemon.run_until(lambda: daemon.scored)
-    assert daemon.scored[0].pairs == ()
-    assert daemon.scored[0].skipped > 0
-    assert daemon.state.rollout is not None
-    assert daemon.state.rollout.phase.is_open
 
 
 async def test_without_prompts_it_waits_and_says_so() -> None:
@@ -150,17 +78,6 @@ async def test_a_sick_buffer_does_not_keep_a_regression_from_being_seen() -> Non
     await daemon.run_until(lambda: any(isinstance(event, TrafficMeasured) for event in daemon.events))
 
 
-async def test_no_prompt_is_asked_twice_and_each_goes_to_both() -> None:
-    versions = Versions()
-    daemon = Daemon(versions)
-    daemon.fill(12)
-    await daemon.run_until(lambda: sum(len(event.pairs) for event in daemon.scored) >= 8)
-    new = [prompt for name, prompt in versions.asked if name == "new"]
-    old = [prompt for name, prompt in versions.asked if name == "base"]
-    assert len(set(new)) == len(new)
-    assert sorted(new) == sorted(old)
-
-
 async def test_a_hold_is_journaled_once_however_often_it_is_looked_at() -> None:
     daemon = Daemon(Versions())
     task = asyncio.create_task(daemon.watch.run())
@@ -177,6 +94,6 @@ async def test_baking_is_compared_with_what_was_replaced() -> None:
     daemon.state, _ = play(AUTO, promote, promote, promote, state=daemon.state)
     assert isinstance(daemon.state, State)
     assert daemon.state.routes.adapter == "new"
-    daemon.fill(4)
+    fill(daemon.store, 4)
     await daemon.run_until(lambda: daemon.scored)
     assert {name for name, _ in versions.asked} == {"base", "new"}

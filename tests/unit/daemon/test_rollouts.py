@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from tao_daemon.daemon.keeping import desired_of
 from tao_daemon.daemon.machine import advance
 from tao_daemon.daemon.state import State
 from tao_daemon.domain.commands import PublishRoutes, VerifyAdapter
@@ -208,6 +211,15 @@ def test_promote_goes_one_step_and_in_full_to_the_end() -> None:
     assert state.routes.adapter == "a"
 
 
+def test_a_promoted_canary_knows_from_its_first_step_what_is_slow() -> None:
+    """Measured before the candidate had any traffic; what is measured later does not move it."""
+    promote = RolloutPromoted("ann", "sure", slow_seconds=1.5)
+    state, _ = play(AUTO, *a_round(1, "a"), AdapterVerified("a", 1), promote)
+    assert (phase_of(state), state.routes.slow_seconds) == (RolloutPhase.CANARY, 1.5)
+    state, _ = play(AUTO, replace(promote, slow_seconds=30.0), state=state)
+    assert (state.routes.fraction, state.routes.slow_seconds) == (0.5, 1.5)
+
+
 def test_promoted_in_full_while_staged_still_serves_only_after_verification() -> None:
     state, _ = play(AUTO, *a_round(1, "a"), RolloutPromoted("ann", "now", full=True))
     assert state.routes.adapter is None
@@ -215,6 +227,29 @@ def test_promoted_in_full_while_staged_still_serves_only_after_verification() ->
     assert (phase_of(failed), failed.routes.adapter) == (RolloutPhase.ABORTED, None)
     state, _ = play(AUTO, AdapterVerified("a", 1), state=state)
     assert (phase_of(state), state.routes.adapter) == (RolloutPhase.SETTLED, "a")
+
+
+@pytest.mark.parametrize("resumed_first", [True, False])
+def test_promoted_in_full_while_staged_and_paused_serves_once_it_is_verified_and_resumed(resumed_first: bool) -> None:
+    pause, resume = RolloutPaused("ann", "wait"), RolloutResumed("ann", "go")
+    state, _ = play(AUTO, *a_round(1, "a"), RolloutPromoted("ann", "now", full=True), pause)
+    first, second = (resume, AdapterVerified("a", 1)) if resumed_first else (AdapterVerified("a", 1), resume)
+    state, commands = play(AUTO, first, traffic("a"), state=state)
+    assert (state.routes.adapter, commands) == (None, [])
+    state, _ = play(AUTO, second, state=state)
+    assert (phase_of(state), state.routes.adapter) == (RolloutPhase.SETTLED, "a")
+
+
+def test_promoted_in_full_and_paused_is_held_through_a_restart_and_may_be_aborted_or_promoted_anew() -> None:
+    promote = RolloutPromoted("ann", "now", full=True)
+    verified = (AdapterVerified("a", 1), DaemonStarted("1"), traffic("a"))
+    state, _ = play(AUTO, *a_round(1, "a"), promote, RolloutPaused("bob", "wait"), *verified)
+    assert state.rollout is not None
+    assert (state.routes.adapter, state.rollout.hold) == (None, "paused by bob: wait")
+    aborted, _ = play(AUTO, RolloutAborted("bob", "no"), state=state)
+    assert (phase_of(aborted), aborted.routes.adapter) == (RolloutPhase.ABORTED, None)
+    again, _ = play(AUTO, promote, state=state)
+    assert (phase_of(again), again.routes.adapter) == (RolloutPhase.SETTLED, "a")
 
 
 @pytest.mark.parametrize(
@@ -253,6 +288,45 @@ def test_undo_takes_back_an_open_canary_first() -> None:
     state, _ = play(AUTO, UndoRequested("ann", "worse"), state=state)
     assert (state.routes.adapter, state.routes.candidate) == ("z", None)
     assert phase_of(state) is RolloutPhase.ABORTED
+
+
+@pytest.mark.parametrize("phase", [RolloutPhase.STAGED, RolloutPhase.SHADOW, RolloutPhase.CANARY])
+def test_undo_to_what_serves_ends_the_open_rollout_alone(phase: RolloutPhase) -> None:
+    steps: dict[RolloutPhase, tuple[Event, ...]] = {
+        RolloutPhase.STAGED: (),
+        RolloutPhase.SHADOW: (AdapterVerified("c", 1),),
+        RolloutPhase.CANARY: (AdapterVerified("c", 1), RolloutPromoted("ann", "x")),
+    }
+    before, _ = play(AUTO, *settling(1, "a"), *settling(2, "b"), *a_round(3, "c"), *steps[phase])
+    assert phase_of(before) is phase
+    transition = advance(before, UndoRequested("ann", "worse", to="b"), AUTO, 9.0)
+    after = transition.state
+    assert (after.routes.adapter, after.routes.previous, after.routes.candidate) == ("b", "a", None)
+    assert after.incumbent_since == before.incumbent_since
+    assert phase_of(after) is RolloutPhase.ABORTED
+    assert transition.note.startswith("rollout of c aborted: undone by ann: worse")
+    back, _ = play(AUTO, UndoRequested("ann", "worse"), state=after)
+    assert back.routes.adapter == "a"
+
+
+def test_undo_to_the_base_model_that_serves_ends_the_canary_and_nothing_else() -> None:
+    state, _ = play(AUTO, UndoRequested("ann", "worse", to="base"), state=in_canary())
+    assert (state.routes.adapter, state.routes.candidate, phase_of(state)) == (None, None, RolloutPhase.ABORTED)
+
+
+def test_undo_to_what_bakes_is_refused_for_it_serves() -> None:
+    state = in_baking()
+    transition = advance(state, UndoRequested("ann", "x", to="a"), AUTO, 200.0)
+    assert transition.refused
+    assert transition.state == state
+
+
+def test_undo_does_not_cancel_the_round_of_an_incumbent_that_stays() -> None:
+    waiting, _ = play(APPROVE, *settling(1, "z"), *shadowed("a", 2), traffic("a"))
+    running, _ = play(APPROVE, RoundRequested("go"), state=waiting)
+    assert running.round is not None
+    after, _ = play(APPROVE, UndoRequested("ann", "x", to="z"), state=running)
+    assert after.round == running.round
 
 
 def test_undo_to_an_earlier_version_loads_and_verifies_it_while_the_present_one_serves() -> None:
@@ -318,6 +392,14 @@ def test_a_restart_verifies_a_staged_adapter_again() -> None:
     state, _ = play(AUTO, *a_round(1, "a"))
     _, commands = play(AUTO, DaemonStarted("1"), state=state)
     assert VerifyAdapter("a", 2) in commands
+
+
+def test_a_shadow_is_known_to_have_been_served_so_that_servers_which_lost_it_get_it_back() -> None:
+    staged, _ = play(AUTO, *a_round(1, "a"))
+    assert (desired_of(staged).candidates, desired_of(staged).proven) == (("a",), ()), "the swap loads it first"
+    shadow, _ = play(AUTO, AdapterVerified("a", 1), DaemonStarted("1"), state=staged)
+    assert phase_of(shadow) is RolloutPhase.SHADOW
+    assert (desired_of(shadow).candidates, desired_of(shadow).proven) == (("a",), ("a",))
 
 
 @pytest.mark.parametrize(

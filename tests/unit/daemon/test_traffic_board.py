@@ -36,7 +36,7 @@ def split(candidate: int, errors: int = 0) -> SplitCounts:
 
 def test_nothing_is_known_without_a_gateway_and_nothing_waits_for_one(board: TrafficBoard) -> None:
     assert board.counts([StepCounts(1, 0.1)]) is None
-    assert board.duration(0.95) is None
+    assert board.slow_seconds() is None
     assert board.acknowledged(99)
     assert board.drained("a", Routes(1, None))
 
@@ -141,7 +141,7 @@ def test_durations_are_those_of_the_last_minutes(board: TrafficBoard, clock: Clo
     board.hear(report(0, 1000))
     clock.now = 410.0
     board.hear(report(100, 1000))
-    assert board.duration(0.95) == DURATION_EDGES[10], "the slow ones are long past"
+    assert board.slow_seconds() == DURATION_EDGES[10], "the slow ones are long past"
 
 
 @pytest.mark.parametrize("quantile", [0.5, 0.95, 1.0])
@@ -177,12 +177,12 @@ def test_a_dead_gateways_last_minutes_pass(board: TrafficBoard, clock: Clock) ->
         buckets[60] = slow
         board.hear(GatewayReport("g1", 1, durations=tuple(buckets), requests={"base": slow}, failed={"base": slow}))
     assert board.outcomes() == (Outcomes("base", 100, 100),)
-    assert board.duration(0.95) == DURATION_EDGES[60]
+    assert board.slow_seconds() == DURATION_EDGES[60]
     clock.now = 309.0
     assert board.outcomes() == (Outcomes("base", 100, 100),)
     clock.now = 310.0
     assert board.outcomes() == ()
-    assert board.duration(0.95) is None
+    assert board.slow_seconds() is None
     assert sum(board.answers()) == 100, "counters never go back"
 
 
@@ -200,7 +200,7 @@ def test_after_a_long_silence_a_gateway_begins_anew(board: TrafficBoard, clock: 
     assert sum(board.answers()) == 0
     hear(3610.0, 5030)
     assert board.outcomes() == (Outcomes("base", 30, 0),)
-    assert board.duration(0.95) == DURATION_EDGES[60]
+    assert board.slow_seconds() == DURATION_EDGES[60]
     assert sum(board.answers()) == 30
 
 
@@ -216,4 +216,4 @@ def test_answers_of_before_this_daemon_are_not_told(board: TrafficBoard, clock: 
     hear("g1", 1004)
     hear("g2", 500)
     assert sum(board.answers()) == 4
-    assert board.duration(0.95) is None, "too few since"
+    assert board.slow_seconds() is None, "too few since"
