@@ -20,10 +20,10 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-from tao_daemon.clients.patterns import compile_pattern, unrolled
+from tao_daemon.clients.patterns import compile_plain, unrolled
 
-MAX_SCHEMA_UNROLLED = 20_000
-"""Sum over a schema's patterns of `patterns.unrolled`."""
+MAX_SCHEMA_UNROLLED = 4_000
+"""Sum over a schema's patterns of `patterns.unrolled`: up to 3 MB, of which many schemas are kept."""
 MAX_UNIQUE_ITEMS = 1_000
 """`uniqueItems` compares pairwise."""
 
@@ -130,10 +130,10 @@ def _patterns_of(schema: Any) -> dict[str, regex.Pattern[str]]:
             *([part["pattern"]] if "pattern" in part else ()),
         ]:
             if pattern not in patterns:
+                patterns[pattern] = compile_plain(pattern)
                 budget -= unrolled(pattern)
                 if budget < 0:
                     raise ValueError("the patterns repeat too much in all; use fewer or smaller counts")
-                patterns[pattern] = compile_pattern(pattern)
     return patterns
 
 
