@@ -327,7 +327,7 @@ def _own_keys(validator: Any, instance: Mapping[str, Any], schema: Mapping[str, 
     if "additionalProperties" in schema or "unevaluatedProperties" in schema:
         return set(instance)
     patterns = schema.get("patternProperties", ())
-    named = instance.keys() & schema.get("properties", {}).keys()
+    named: set[Any] = instance.keys() & schema.get("properties", {}).keys()
     return named | {key for key in instance if any(_search(pattern, key) for pattern in patterns)}
 
 
