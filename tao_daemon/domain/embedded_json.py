@@ -24,7 +24,7 @@ def whole_json(text: str) -> Any:
         value = _DECODER.decode(text)
     except (ValueError, RecursionError):
         return NOTHING
-    return value if _is_shallow(value) else NOTHING
+    return value if is_shallow(value) else NOTHING
 
 
 def embedded_json(text: str) -> Any:
@@ -39,12 +39,13 @@ def embedded_json(text: str) -> Any:
         except (ValueError, RecursionError):
             place = start + 1
             continue
-        if place - start > longest and _is_shallow(value):
+        if place - start > longest and is_shallow(value):
             best, longest = value, place - start
     return best
 
 
-def _is_shallow(value: Any) -> bool:
+def is_shallow(value: Any) -> bool:
+    """Whether a JSON value is nested no deeper than `MAX_DEPTH`."""
     layer = [value]
     for _ in range(MAX_DEPTH):
         layer = [

@@ -3,7 +3,8 @@
 Implements `Grader` over any OpenAI-compatible server. How it is asked and what its replies mean is in `judging`,
 what it is not shown and what is planted in `decoys`. While a judge is not trusted, only prompts that get a planted
 answer are put to it, until enough of those say otherwise; all of its scores are failures meanwhile. What it is
-trusted by lives as long as the process.
+trusted by lives as long as the process. So does what it said of the last sheets: a phase that begins again, because
+another scorer's server was away, neither pays for them nor counts their planted answers twice.
 
 prompt and texts → sheet → every question asked, unreadable replies again → rankings → scores | one failure for all
 """
@@ -11,6 +12,8 @@ prompt and texts → sheet → every question asked, unreadable replies again �
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +39,9 @@ from tao_daemon.scoring.verifier import NO_ANSWER, Failure, Score
 
 _DIALECTS = (("response_format", "temperature"), ("response_format",), ("temperature",), ())
 """What of the optional a request asks for: servers that refuse one are asked without, and then always."""
+
+REMEMBERED = 4_096
+"""Sheets whose rankings are kept: more than a phase has."""
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +81,8 @@ class Judge:
         self._dialect: int | None = None
         """The fullest that the server ever answered: what it refuses in this one is the question. None before."""
         self._unanswered = 0
+        self._known: dict[bytes, list[Ranking]] = {}
+        """By `_digest`, the latest last."""
 
     @property
     def unanswered(self) -> int:
@@ -94,16 +102,14 @@ class Judge:
             decoy = None  # which of the two it prefers would say nothing
         if decoy is None and not self._trust.holds:
             return [Failure.UNTRUSTED] * len(texts)
-        asked = [question for pair in questions(sheet, seed=prompt.id, decoy=decoy) for question in pair]
-        rankings = await asyncio.gather(*[self._ranking(prompt, question) for question in asked])
-        unanswered = all(ranking in NO_ANSWER for ranking in rankings)
-        self._unanswered = self._unanswered + 1 if unanswered else 0
-        failures = [ranking for ranking in rankings if isinstance(ranking, Failure)]
-        if failures:
-            return [failures[0]] * len(texts)
-        found = [ranking for ranking in rankings if isinstance(ranking, Ranking)]
-        if decoy is not None:
-            self._learn(is_fooled(found))
+        key = _digest(prompt.id, sheet.answers)
+        found = self._known.get(key) or await self._rankings(prompt, sheet, decoy)
+        if isinstance(found, Failure):
+            return [found] * len(texts)
+        if key not in self._known:
+            self._remember(key, found)
+            if decoy is not None:
+                self._learn(is_fooled(found))
         return [*scores(sheet, found)] if self._trust.holds else [Failure.UNTRUSTED] * len(texts)
 
     async def absolute(self, prompt: Prompt, texts: Sequence[str]) -> list[Score] | None:
@@ -112,6 +118,20 @@ class Judge:
 
     async def close(self) -> None:
         """The session is the caller's."""
+
+    async def _rankings(self, prompt: Prompt, sheet: Sheet, decoy: str | None) -> list[Ranking] | Failure:
+        """Of every question about the sheet, or the first failure."""
+        asked = [question for pair in questions(sheet, seed=prompt.id, decoy=decoy) for question in pair]
+        rankings = await asyncio.gather(*[self._ranking(prompt, question) for question in asked])
+        unanswered = all(ranking in NO_ANSWER for ranking in rankings)
+        self._unanswered = self._unanswered + 1 if unanswered else 0
+        failures = [ranking for ranking in rankings if isinstance(ranking, Failure)]
+        return failures[0] if failures else [ranking for ranking in rankings if isinstance(ranking, Ranking)]
+
+    def _remember(self, key: bytes, found: list[Ranking]) -> None:
+        self._known[key] = found
+        if len(self._known) > REMEMBERED:
+            del self._known[next(iter(self._known))]
 
     async def _ranking(self, prompt: Prompt, question: Question) -> Ranking | Failure:
         told = ""
@@ -187,3 +207,7 @@ class Judge:
                 cost / 1e6,
             )
         )
+
+
+def _digest(prompt_id: str, answers: Sequence[str]) -> bytes:
+    return hashlib.blake2b(json.dumps([prompt_id, *answers]).encode(), digest_size=16).digest()

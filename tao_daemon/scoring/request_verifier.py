@@ -18,6 +18,8 @@ TIMEOUT_SECONDS = 1.0
 """Deadline of one answer: the schema is a client's."""
 MAX_SCHEMA_BYTES = 64 << 10
 """Of a schema as ASCII JSON; a larger one is no verifier: nothing bounds the time that compiling takes."""
+REMEMBERED = 256
+"""Verifiers kept; what one takes is bounded with its patterns."""
 
 
 def request_verifier(request: Mapping[str, Any]) -> Verifier | None:
@@ -39,7 +41,7 @@ def request_verifier(request: Mapping[str, Any]) -> Verifier | None:
     return _verifier(text) if len(text) <= MAX_SCHEMA_BYTES else None
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=REMEMBERED)
 def _verifier(schema: str) -> Verifier | None:
     try:
         return JsonVerifier(json.loads(schema), timeout_seconds=TIMEOUT_SECONDS)

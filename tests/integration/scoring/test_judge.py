@@ -149,7 +149,7 @@ async def test_two_answers_of_a_gate(judge: MakeJudge) -> None:
         assert await grader.absolute(prompt(), ["answer 1", "answer 2"]) == [0.0, 1.0]
         assert await grader.absolute(prompt(), ["answer 1"]) is None
         server.place_bias = 5.0
-        assert await grader.absolute(prompt(), ["answer 1", "answer 2"]) == [0.5, 0.5]
+        assert await grader.absolute(prompt("q"), ["answer 1", "answer 2"]) == [0.5, 0.5]
         before = len(server.bodies)
         assert await grader.absolute(prompt(), ["answer 1", "answer 1"]) == [0.5, 0.5]
         assert await grader.absolute(prompt(), ["answer 1", " "]) == [1.0, 0.0]
@@ -180,6 +180,42 @@ async def test_a_fooled_judge_is_found_out_and_can_come_back(judge: MakeJudge, s
         assert trusted[-1]
         assert trusted == sorted(trusted)
         assert isinstance((await grader.grade(prompt(other), answers(4)))[0], float)
+
+
+async def test_what_is_asked_again_is_neither_paid_nor_counted_again(judge: MakeJudge, signals: list[Signal]) -> None:
+    """As a phase does that begins anew because another scorer's server was away."""
+
+    def fooled_once(request: str, answer: str) -> float:
+        return by_number(request, answer) if answer.startswith("answer") else 100.0 if "p0" in request else -1.0
+
+    async with serving(quality=fooled_once) as server:
+        grader = judge(server, decoy_fraction=1.0)
+        for _ in range(4):
+            rows = [await grader.grade(prompt(f"p{n}", f"How good is p{n}?"), answers(4)) for n in range(8)]
+            assert all(isinstance(score, float) for row in rows for score in row)
+        assert len(server.bodies) == 16
+        judged = [signal for signal in signals if isinstance(signal, DecoysJudged)]
+        assert (sum(s.planted for s in judged), sum(s.fooled for s in judged)) == (8, 1)
+        await grader.grade(prompt("p0", "How good is p0?"), answers(3))
+        await grader.grade(prompt("q0", "How good is q0?"), answers(4))
+        assert len(server.bodies) == 20, "other answers, and other prompts, are other questions"
+
+
+async def test_what_was_not_answered_is_asked_again(judge: MakeJudge) -> None:
+    async with serving(error_rate=1.0) as server:
+        grader = judge(server)
+        assert await grader.grade(prompt(), answers(3)) == [Failure.UNAVAILABLE] * 3
+        server.error_rate = 0.0
+        assert await grader.grade(prompt(), answers(3)) == [0.0, 0.5, 1.0]
+
+
+async def test_only_the_latest_are_remembered(judge: MakeJudge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tao_daemon.scoring.judge.REMEMBERED", 2)
+    async with serving() as server:
+        grader = judge(server)
+        for name in ("a", "b", "c", "c", "b", "a"):
+            await grader.grade(prompt(name), answers(3))
+        assert len(server.bodies) == 2 * 4
 
 
 async def test_a_judge_that_sees_through_them_stays_trusted(judge: MakeJudge, signals: list[Signal]) -> None:
