@@ -22,6 +22,7 @@ from typing import TypeVar
 import duckdb
 
 from tao_daemon.buffer import lookups, tables
+from tao_daemon.buffer.acceptance import patient
 from tao_daemon.buffer.clusters import Assignment, ClusterIndex, ClusterRecord
 from tao_daemon.buffer.database import open_database, transaction
 from tao_daemon.buffer.disk import DiskReserve
@@ -236,13 +237,13 @@ class DuckDBStore:
     def _claim_rehearsal(self, connection: tables.Connection, claim: Claim) -> list[Prompt]:
         def pick() -> list[Prompt]:
             limit = max(256, 16 * claim.limit)
-            return draw(tables.read_used_candidates(connection, claim.round, limit=limit), claim)
+            return draw(tables.read_used_candidates(connection, claim.round, limit=limit), patient(claim))
 
         return self._claim(connection, claim, tables.REHEARSAL, pick)
 
     def _shadow(self, connection: tables.Connection, limit: int, tenant_share: float, accepts: Accepts) -> list[Prompt]:
         candidates = tables.read_shadow_candidates(connection, page=(0, max(1024, 16 * limit)))
-        chosen = choose(candidates, Claim(0, limit, tenant_share, accepts))
+        chosen = choose(candidates, patient(Claim(0, limit, tenant_share, accepts)))
         if chosen:
             with transaction(connection):
                 tables.mark_shadowed(connection, [prompt.id for prompt in chosen])
@@ -254,6 +255,7 @@ class DuckDBStore:
 
     def _choose(self, connection: tables.Connection, claim: Claim, split: Split) -> list[Prompt]:
         """Look at each tenant's newest first, and further back only while the claim is not full."""
+        claim = patient(claim)
         candidates: list[Candidate] = []
         size = max(1024, 16 * claim.limit)
         while True:

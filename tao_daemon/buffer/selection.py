@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from tao_daemon.domain.ports import Claim
 from tao_daemon.domain.prompt import Prompt
@@ -36,18 +37,20 @@ def choose(candidates: Iterable[Candidate], claim: Claim) -> list[Prompt]:
     return draw(sorted(found, key=lambda each: (tries[each.cluster], -each.prompt.received_at, each.prompt.id)), claim)
 
 
-def draw(candidates: Iterable[Candidate], claim: Claim) -> list[Prompt]:
-    """The prompts of a claim in the order of the candidates."""
-    eligible = _first_per_cluster(candidate for candidate in candidates if claim.accepts(candidate.prompt))
-    cap = _tenant_cap(Counter(prompt.tenant for prompt in eligible), claim)
+def draw(candidates: Sequence[Candidate], claim: Claim) -> list[Prompt]:
+    """The prompts of a claim in the order of the candidates. Of no more is it asked whether they are accepted than it
+    takes: that may take long."""
+    eligible = _first_per_cluster(candidates, claim)
+    seen = _until_second_tenant(eligible) if _tenants(each.prompt for each in candidates) > 1 else []
+    cap = _tenant_cap(_tenants(seen), claim)
     taken: Counter[str] = Counter()
     chosen: list[Prompt] = []
-    for prompt in eligible:
-        if len(chosen) == claim.limit:
-            break
+    for prompt in chain(seen, eligible):
         if taken[prompt.tenant] < cap:
             taken[prompt.tenant] += 1
             chosen.append(prompt)
+        if len(chosen) == claim.limit:
+            break
     return chosen
 
 
@@ -55,18 +58,30 @@ def in_order_of_arrival(prompts: Iterable[Prompt]) -> list[Prompt]:
     return sorted(prompts, key=lambda prompt: (prompt.received_at, prompt.id))
 
 
-def _first_per_cluster(candidates: Iterable[Candidate]) -> Sequence[Prompt]:
+def _first_per_cluster(candidates: Iterable[Candidate], claim: Claim) -> Iterator[Prompt]:
     seen: set[int] = set()
-    eligible = []
     for candidate in candidates:
-        if candidate.cluster not in seen:
+        if candidate.cluster not in seen and claim.accepts(candidate.prompt):
             seen.add(candidate.cluster)
-            eligible.append(candidate.prompt)
-    return eligible
+            yield candidate.prompt
 
 
-def _tenant_cap(available: Counter[str], claim: Claim) -> int:
+def _until_second_tenant(prompts: Iterator[Prompt]) -> list[Prompt]:
+    """The first ones, to the first of another tenant; all of them when there is none."""
+    seen: list[Prompt] = []
+    for prompt in prompts:
+        seen.append(prompt)
+        if prompt.tenant != seen[0].tenant:
+            break
+    return seen
+
+
+def _tenants(prompts: Iterable[Prompt]) -> int:
+    return len({prompt.tenant for prompt in prompts})
+
+
+def _tenant_cap(tenants: int, claim: Claim) -> int:
     """Places that each tenant may have."""
-    if len(available) < 2:
+    if tenants < 2:
         return claim.limit
     return max(1, math.floor(claim.tenant_share * claim.limit + 1e-9))

@@ -53,7 +53,7 @@ _EXAMPLES: Final = {
     "schema_file": "ticket.schema.json",
     "pattern": "(yes|no)",
     "callable": "my_scorers:polite",
-    "expected": "regex:What is (.*)\\?",
+    "expected": "regex:What is ([^?\\n]{1,200})\\?",
     "fixture": "shop.sql",
     "url": "http://127.0.0.1:8200",
     "answer": "after:Answer:",

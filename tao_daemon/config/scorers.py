@@ -90,8 +90,8 @@ class MathScorer(_Scorer):
 
     type: Literal["math"]
     expected: str
-    """Extractor that finds the expression in the request, such as "regex:What is (.*)\\?"; prompts without one that has
-    a value are not for this scorer."""
+    """Extractor that finds the expression in the request, such as "regex:What is ([^?]{1,200})\\?"; prompts without one
+    that has a value are not for this scorer."""
     answer: str = "last_number"
     """Extractor that finds the number in the answer."""
     tolerance: Annotated[float, Field(ge=0.0)] = 1e-9

@@ -44,7 +44,9 @@ async def grade(scorer: Scorer, prompt: Prompt, group: CompletionGroup, sampling
     rewards = await scorer.score(prompt, [completion.text for completion in group.completions])
     if not group.completions or None in rewards:
         return None
-    graded = ScoredGroup(group, tuple(r for r in rewards if r is not None), scorer.names(prompt))
+    # Who applies may take a pattern to match, or a schema to compile.
+    names = await asyncio.to_thread(scorer.names, prompt)
+    graded = ScoredGroup(group, tuple(r for r in rewards if r is not None), names)
     return settle_cut_off(graded, prompt.request, sampling_limit)
 
 

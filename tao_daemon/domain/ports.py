@@ -200,7 +200,7 @@ class Scorer(Protocol):
         ...
 
     def names(self, prompt: Prompt) -> tuple[str, ...]:
-        """The scorers that apply to the prompt."""
+        """The scorers that apply to the prompt. May take seconds, as `accepts` and `judges`; safe from any thread."""
         ...
 
     async def close(self) -> None:

@@ -1,10 +1,10 @@
 """How far an answer is a query that works on the fixture: a graded score, so that a weak model has a way up.
 
-    1      one SELECT statement that runs, names a table or view of the fixture, and gives at least one row (without
-           the table, SELECT 1 would be the best answer to everything)
+    1      one SELECT statement that runs, reads a table or view of the fixture, and gives at least one row (without
+           the table, SELECT 1 would be the best answer to everything; DESCRIBE and SUMMARIZE read none)
     0.5    … that runs
     0.2    … that parses; one that would write parses, and does not run
-    0      no SELECT, several statements, or more than `MAX_CHARACTERS`
+    0      no SELECT, several statements (a PIVOT without IN is), or more than `MAX_CHARACTERS`
 
 Queries run in a process of their own, one at a time (see `sql_worker`). Over its deadline the process is killed, and
 the next query starts another; so a query that never ends, or takes all memory, is a Failure and harms nothing.

@@ -41,6 +41,9 @@ MAX_ROWS = 1_000
 """Rows of a result that are made: the query has run when they have come."""
 
 _TABLE_NAME = re.compile(r'"table_name":("(?:[^"\\]|\\.)*")')
+_CTE_NAME = re.compile(r'"key":("(?:[^"\\]|\\.)*")')
+_SHOWS = '"type":"SHOW_REF"'
+"""DESCRIBE, SHOW and SUMMARIZE, which say something about tables."""
 
 NO_QUERY, PARSES, RUNS, FINDS = 0.0, 0.2, 0.5, 1.0
 
@@ -114,10 +117,25 @@ def _every_value(query: str) -> str:
 
 
 def _tables_read(connection: Any, query: str) -> set[str]:
-    """Every table and view that a query names, in lower case."""
+    """Every table and view that a query reads, in lower case; none where it looks at tables from outside."""
     ((tree,),) = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()
+    if _SHOWS in tree:
+        return set()
+    # Tables are told by the binder, which a WITH of the same name does not mislead; views, and what it cannot bind
+    # without columns (UNPIVOT), by their names.
+    return _bound(connection, query) | (_found(_TABLE_NAME, tree) - _found(_CTE_NAME, tree))
+
+
+def _bound(connection: Any, query: str) -> set[str]:
+    try:
+        return {name.lower() for name in connection.get_table_names(query)}
+    except (duckdb.BinderException, duckdb.CatalogException):
+        return set()
+
+
+def _found(pattern: re.Pattern[str], tree: str) -> set[str]:
     # Not parsed: it may nest deeper than Python can follow. What the query quotes is escaped in it, so never found.
-    return {json.loads(name).lower() for name in _TABLE_NAME.findall(tree)}
+    return {json.loads(name).lower() for name in pattern.findall(tree)}
 
 
 @contextmanager

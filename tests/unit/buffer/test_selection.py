@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tao_daemon.buffer.acceptance import patient
 from tao_daemon.buffer.selection import Candidate, choose
 from tao_daemon.domain.ports import Claim
 from tao_daemon.domain.prompt import Prompt, Source
@@ -52,6 +54,39 @@ def test_a_tenant_with_next_to_no_traffic_makes_no_round_impossible() -> None:
     flood = [candidate(i, at=1000.0 + i, tenant="loud") for i in range(500)]
     tenants = Counter(p.tenant for p in choose([*flood, candidate(999, tenant="quiet")], claim(64, share=0.5)))
     assert tenants == {"loud": 32, "quiet": 1}
+
+
+def test_scorers_are_asked_about_no_more_prompts_than_it_takes() -> None:
+    asked: list[int] = []
+
+    def accepts(prompt: Prompt) -> bool:
+        asked.append(prompt.source.offset)
+        return True
+
+    copies = [candidate(i, at=100.0 - i, cluster=0) for i in range(50)]
+    assert len(choose([*copies, *(candidate(50 + i, at=-i) for i in range(50))], claim(5, accepts=accepts))) == 5
+    assert asked == [0, 50, 51, 52, 53], "one of a cluster, and none once the claim is full"
+    asked.clear()
+    tenants = [candidate(i, at=100.0 - i, tenant="ab"[i % 2]) for i in range(50)]
+    assert len(choose(tenants, claim(6, 0.5, accepts))) == 6
+    assert asked == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_prompt_is_asked_about_once_per_claim_and_none_when_time_is_up() -> None:
+    asked: list[int] = []
+
+    def slow(prompt: Prompt) -> bool:
+        asked.append(prompt.source.offset)
+        time.sleep(0.02)
+        return prompt.source.offset % 2 == 0
+
+    candidates = [candidate(i, at=-float(i)) for i in range(500)]
+    wanted = patient(claim(500, accepts=slow), seconds=0.2)
+    found = choose(candidates, wanted)
+    assert 1 <= len(found) <= 6, "what was found in time"
+    assert len(asked) <= 11
+    assert choose(candidates, wanted) == found
+    assert len(asked) == len(set(asked)) <= 11
 
 
 @given(

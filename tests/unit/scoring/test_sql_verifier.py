@@ -28,6 +28,7 @@ CREATE VIEW recent AS SELECT * FROM orders WHERE id > 90;
 CREATE SCHEMA more;
 CREATE TABLE more.extra AS SELECT 1 AS z;
 CREATE SEQUENCE ids;
+CREATE VIEW fixed AS VALUES (1), (2);
 """
 PROMPT = Prompt("p", {"prompt": "all orders?"}, Source("t", 0, 0), received_at=0.0)
 
@@ -62,6 +63,12 @@ def verifier(fixture: Path) -> Iterator[SqlVerifier]:
         "SELECT now(), {'a': [name]}, NULL, uuid() FROM orders",
         "SELECT (SELECT max(id) FROM orders)",
         "SELECT * FROM orders NATURAL JOIN recent",
+        "WITH orders AS (SELECT * FROM orders) FROM orders",
+        "WITH orders AS (SELECT 1) FROM main.orders",
+        "WITH c AS (SELECT * FROM fixed) FROM c",
+        "UNPIVOT (SELECT id, id * 2 AS twice FROM orders) ON id, twice INTO NAME n VALUE v",
+        "UNPIVOT orders ON id INTO NAME n VALUE v",
+        "PIVOT orders ON id IN (1, 2) USING count(*)",
         f"SELECT id FROM orders WHERE id < {'1+' * 900}1",
         "SELECT 'é ✓' FROM orders; -- é",
         "Here it is:\n```sql\nSELECT id FROM orders\n```\nEnjoy!",
@@ -82,6 +89,14 @@ def test_a_query_that_finds_something_in_the_fixture_scores_1(verifier: SqlVerif
         "SHOW TABLES",
         "SELECT * FROM range(5)",
         "SELECT * FROM duckdb_settings()",
+        "DESCRIBE orders",
+        "SHOW orders",
+        "SUMMARIZE orders",
+        "SELECT * FROM (DESCRIBE SELECT * FROM orders)",
+        "WITH orders AS (SELECT 1) FROM orders",
+        "WITH fixed AS (SELECT 1) FROM fixed",
+        "SELECT * FROM (WITH Orders AS (SELECT 1) FROM oRDERS)",
+        "WITH RECURSIVE orders AS (SELECT 1 UNION ALL FROM orders) FROM orders LIMIT 3",
     ],
 )
 def test_a_query_that_runs_and_finds_nothing_there_scores_half(verifier: SqlVerifier, query: str) -> None:
