@@ -135,12 +135,12 @@ class RoundWork:
         return [*fresh, *await store.claim_rehearsal(claims.rehearsal(running.id))]
 
     async def _claim(self, running: RoundState) -> tuple[Event, dict[str, Any]]:
-        # Hours of sampling and training would find out otherwise.
-        await self._parts.fleet.check()
         store, claims = self._parts.store, self._claims
         fresh = await store.claim_training(claims.training(running.id))
         if missing := missing_training(len(fresh), claims) or await missing_held_out(store, claims):
             raise _Unfit(missing)
+        # Hours of sampling and training would find out otherwise.
+        await self._parts.fleet.check()
         prompts = await self._training_prompts(running)
         report = {"started_at": running.started_at, "reason": running.reason, "incumbent": running.incumbent}
         await asyncio.to_thread(self._parts.archive.update_report, running.id, report)

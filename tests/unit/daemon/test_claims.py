@@ -21,6 +21,7 @@ from tao_daemon.daemon.phases import RoundWork
 from tao_daemon.daemon.round_parts import Parts
 from tao_daemon.daemon.scheduler import RoundScheduler
 from tao_daemon.daemon.state import State
+from tao_daemon.domain.errors import ServerUnfit
 from tao_daemon.domain.events import Event, PhaseCompleted, PhaseFailed, RoundRequested
 from tao_daemon.domain.ports import Ingest
 from tao_daemon.domain.prompt import Prompt, Source
@@ -165,6 +166,21 @@ def work(store: Filled, tmp_path: Path) -> RoundWork:
 
 def claiming(number: int) -> RoundState:
     return RoundState(number, Phase.CLAIMING, 1, "tests", 1.0, None)
+
+
+async def test_a_server_that_serves_no_adapter_is_found_out_before_anything_is_sampled(
+    store: Filled, work: RoundWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check(fleet: MemoryFleet) -> None:
+        raise ServerUnfit("start it with --enable-lora")
+
+    store.put(60)
+    before = await store.stats()
+    monkeypatch.setattr(MemoryFleet, "check", check)
+    event = await work.run(claiming(1))
+    assert event == PhaseFailed(1, 1, Phase.CLAIMING, "start it with --enable-lora", blameless=True)
+    await work.put_away(ClosingRound(claiming(1), Outcome.FAILED, event.reason, blameless=True))
+    assert await store.stats() == before
 
 
 async def test_a_round_that_finds_too_few_leaves_them_as_they_were(store: Filled, work: RoundWork) -> None:

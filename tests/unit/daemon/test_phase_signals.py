@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from unittest.mock import ANY
 
 import pytest
@@ -116,18 +116,6 @@ async def test_a_sampling_that_ended_unheard_is_told_whole(tmp_path: Path) -> No
     numbers = RoundArchive(tmp_path).report(1)["phases"]["sampling"]
     assert numbers["completions"] == 2
     assert {*told.meters} <= {*numbers}
-
-
-async def test_a_server_that_serves_no_adapter_is_found_out_before_anything_is_claimed(tmp_path: Path) -> None:
-    class Fleet:
-        async def check(self) -> None:
-            raise ServerUnfit("start it with --enable-lora")
-
-    nothing, fleet = cast("Any", None), cast("Any", Fleet())
-    parts = Parts(nothing, nothing, nothing, nothing, nothing, nothing, nothing, fleet, RoundArchive(tmp_path))
-    work = RoundWork(parts, SETTINGS, emit=lambda signal: None, clock=lambda: 1.0)
-    event = await work.run(replace(RUNNING, phase=Phase.CLAIMING))
-    assert event == PhaseFailed(1, 1, Phase.CLAIMING, "start it with --enable-lora", blameless=True)
 
 
 async def test_a_training_that_is_cancelled(tmp_path: Path) -> None:
