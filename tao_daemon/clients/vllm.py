@@ -32,6 +32,8 @@ _LORA_SLOTS = re.compile(rf'^{_LORA_INFO}\{{[^}}\n]*\bmax_lora="(\d+)"', re.MULT
 _PROMPT_PATHS = frozenset({_CHAT_PATH, _COMPLETIONS_PATH, _TOKENIZE_PATH})
 _QUOTED_CHARACTERS = 300
 _HEALTH_SECONDS = 5.0
+_MAX_REPLY_BYTES = 256 * 2**20
+"""Above what any call of ours asks for: log-probabilities of 8 completions of 32,768 tokens take about 30 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,16 +244,29 @@ class VllmClient:
                 timeout=aiohttp.ClientTimeout(total=call.seconds),
                 allow_redirects=False,
             ) as response:
-                text = await response.text(errors="replace")
+                text = await _bounded(response)
                 status = response.status
         except TimeoutError:
             raise UpstreamTimeout(f"{call.method} {url} did not answer within {call.seconds:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
             # The class alone: an aiohttp message may quote what was received.
             raise UpstreamError(f"cannot reach {call.method} {url}: {type(error).__name__}") from None
+        if text is None:
+            limit = f"{_MAX_REPLY_BYTES / 2**20:g} MiB"
+            raise UpstreamError(f"{call.method} {url} answers with more than {limit}; check the URL", status)
         if status != 200:
             raise UpstreamError(f"{call.method} {url} answered {status}: {_said(call, text)}", status)
         return text
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> str | None:
+    """The body, or None where it is longer than a reply may be."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > _MAX_REPLY_BYTES:
+            return None
+    return body.decode(errors="replace")
 
 
 def _said(call: _Call, text: str) -> str:

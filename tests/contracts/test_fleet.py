@@ -21,6 +21,8 @@ from tao_daemon.domain.ports import Fleet
 from tao_daemon.rollout.memory_fleet import MemoryFleet
 from tao_daemon.rollout.vllm_fleet import VllmFleet
 
+# What a server in good health may take, however busy the machine is; and what a test waits for one that hangs.
+PATIENT, IMPATIENT = 30.0, 0.5
 LINEAGE = Lineage(1, None, "base", "", (), (), "")
 
 
@@ -87,7 +89,7 @@ class Replica:
         if self.behaviour == "refused":
             return web.json_response({"error": {"message": "no slot left"}}, status=500)
         if self.behaviour == "hanging":
-            await asyncio.sleep(2)
+            await asyncio.sleep(60)
         if body["lora_name"] in self.loaded and not body.get("load_inplace"):
             return web.json_response({"error": {"message": "already been loaded"}}, status=400)
         self.loaded[body["lora_name"]] = body["lora_path"]
@@ -182,7 +184,12 @@ class VllmRig:
 
 
 @pytest.fixture
-async def vllm_rig() -> AsyncIterator[VllmRig]:
+def load_seconds() -> float:
+    return PATIENT
+
+
+@pytest.fixture
+async def vllm_rig(load_seconds: float) -> AsyncIterator[VllmRig]:
     replicas = [Replica(), Replica(), Replica()]
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
@@ -191,8 +198,8 @@ async def vllm_rig() -> AsyncIterator[VllmRig]:
             server = await stack.enter_async_context(TestServer(replica.app))
             retry = RetryPolicy(attempts=1)
             url = str(server.make_url("/"))
-            client = VllmClient(url, api_key=None, session=session, load_seconds=0.5, admin_seconds=0.5, retry=retry)
-            clients.append(client)
+            waits = {"load_seconds": load_seconds, "admin_seconds": PATIENT}
+            clients.append(VllmClient(url, api_key=None, session=session, retry=retry, **waits))
         yield VllmRig(replicas, clients)
 
 
@@ -432,9 +439,10 @@ async def test_too_large_a_rank_is_refused_before_any_call(vllm_rig: VllmRig) ->
     assert [replica.loads for replica in vllm_rig.replicas] == [0, 0, 0]
 
 
+@pytest.mark.parametrize("load_seconds", [IMPATIENT])
 async def test_a_server_that_hangs_fails_the_swap_within_its_deadline(vllm_rig: VllmRig) -> None:
     vllm_rig.replicas[1].behaviour = "hanging"
-    async with asyncio.timeout(1.9):
+    async with asyncio.timeout(20):
         with pytest.raises(UpstreamError, match="within"):
             await vllm_rig.fleet.serve(record("r000001-aa"))
     assert vllm_rig.serving()[0] == vllm_rig.serving()[2] == set()

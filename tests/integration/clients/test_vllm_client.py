@@ -59,7 +59,13 @@ def stub() -> Stub:
 
 
 @pytest.fixture
-async def client(stub: Stub) -> AsyncIterator[VllmClient]:
+def seconds() -> float:
+    """The deadline of every call: far away, so that a busy machine ends none, but where a test is about it."""
+    return 30.0
+
+
+@pytest.fixture
+async def client(stub: Stub, seconds: float) -> AsyncIterator[VllmClient]:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", stub)
     async with TestServer(app) as server, aiohttp.ClientSession() as session:
@@ -67,9 +73,9 @@ async def client(stub: Stub) -> AsyncIterator[VllmClient]:
             str(server.make_url("/")),
             api_key="secret-key",
             session=session,
-            inference_seconds=0.5,
-            admin_seconds=0.5,
-            load_seconds=0.5,
+            inference_seconds=seconds,
+            admin_seconds=seconds,
+            load_seconds=seconds,
             retry=QUICK,
             emit=stub.signals.append,
         )
@@ -80,7 +86,7 @@ def error(message: str, status: int) -> tuple[int, Any]:
 
 
 async def hang(request: web.Request) -> web.StreamResponse:
-    await asyncio.sleep(5)
+    await asyncio.sleep(60)
     return web.Response()
 
 
@@ -124,6 +130,7 @@ async def test_an_administrative_error_quotes_the_server_shortened(client: VllmC
     assert len(str(caught.value)) < 500
 
 
+@pytest.mark.parametrize("seconds", [0.5])
 async def test_every_call_has_a_deadline(client: VllmClient, stub: Stub) -> None:
     calls: dict[str, Callable[[], Awaitable[object]]] = {
         "/v1/chat/completions": lambda: client.chat({"messages": []}),
@@ -270,6 +277,28 @@ async def test_an_answer_nested_without_end_is_an_upstream_error(client: VllmCli
     stub.answers("/version", "[" * 100_000)
     with pytest.raises(UpstreamError, match="no JSON object"):
         await client.version()
+
+
+async def test_an_answer_without_end_is_not_kept_in_memory(
+    client: VllmClient, stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tao_daemon.clients.vllm._MAX_REPLY_BYTES", 2**20)
+    sent = 0
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while sent < 2**28:
+            await response.write(b"x" * 2**16)
+            sent += 2**16
+        return response
+
+    stub.handlers["/v1/models"] = endless
+    with pytest.raises(UpstreamError, match="more than 1 MiB; check the URL"):
+        await client.models()
+    assert sent < 2**26
+    assert stub.outcomes == [("models", "http_2xx")]
 
 
 # As vLLM 0.32 writes them: before its first request, and after.
