@@ -41,20 +41,22 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status, got, answering = time.monotonic(), 500, 0, False
+        started, status, got, answering, cut = time.monotonic(), 500, 0, False, False
 
         async def limited() -> Message:
-            nonlocal got
+            nonlocal got, cut
             message = await receive()
             got += len(message.get("body", b""))
             if got > MAX_BODY_BYTES:
                 if answering:
+                    cut = True
                     return {"type": "http.disconnect"}
                 raise HTTPException(413, f"the body has more than {MAX_BODY_BYTES} bytes")
             return message
 
         async def guarded(message: Message) -> None:
-            nonlocal status, answering
+            nonlocal status, answering, cut
+            cut = cut and message.get("more_body", False)
             if message["type"] == "http.response.start":
                 status, answering = message["status"], True
                 message = {**message, "headers": [*message["headers"], *_HEADERS]}
@@ -62,6 +64,8 @@ class Guard:
 
         try:
             await self._app(scope, limited, guarded)
+            if cut:  # The reader is there and was told an answer's head: it gets an end too.
+                await send({"type": "http.response.body"})
         except Exception as error:  # noqa: BLE001 - raised further, its message would be logged, whatever it quotes
             log.error("control API: a bug", extra={"path": scope["path"], "error_type": type(error).__name__})
             if not answering:

@@ -140,6 +140,10 @@ def test_a_body_that_nobody_asked_for_ends_the_stream_and_is_no_bug(site: Any) -
         client.sendall(head.encode() + b"\r\n\r\n")
         assert client.recv(100).startswith(b"HTTP/1.1 200")
         client.sendall(b"a" * (2 * MEBIBYTE))
+        told = b""
+        while not told.endswith(b"0\r\n\r\n"):
+            told += (more := client.recv(1000))
+            assert more, "the connection is closed before the stream's end"
     assert site.get("/v1/status")
     assert '"ERROR"' not in site.daemon.tail()
 
