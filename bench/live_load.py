@@ -13,6 +13,8 @@ from typing import Any, Self
 
 import aiohttp
 
+from tao_daemon.embedded.producer import streamed_text
+
 _TIMEOUT = aiohttp.ClientTimeout(total=120.0)
 
 
@@ -88,8 +90,15 @@ class LiveLoad:
             raise ValueError(f"HTTP {response.status}: {said[:200]}")
         if len(named) != 1:
             raise ValueError(f"{len(named)} versions named")
-        if stream and (not said.rstrip().endswith("data: [DONE]") or '"error"' in said):
-            raise ValueError(f"the stream was cut; it ends with {said[-200:]!r}")
-        if not stream:
+        if stream:
+            _check_stream(said)
+        else:
             json.loads(said)["choices"][0]
         return str(named[0])
+
+
+def _check_stream(said: str) -> None:
+    try:
+        streamed_text(said)
+    except (ValueError, LookupError) as error:
+        raise ValueError(f"{error}; it ends with {said[-200:]!r}") from None
