@@ -1,12 +1,13 @@
 """Throughput of the trainer beside TRL's: one optimizer step on the same batch, in one run, and its share of the
 machine's measured matrix product rate.
 
-SmolLM2-135M, LoRA on all linear layers, rank 16, float32; 2 prompts of 64, 512 and 1,024 tokens with 8 completions of
+SmolLM2-135M, LoRA on all linear layers, rank 16; 2 prompts of 64, 512 and 1,024 tokens with 8 completions of
 40 tokens each, made beforehand, so that nothing is sampled. Each side is a process of its own; they take turns, one
 waiting while the other computes. The first step of each is not counted; its gradient must have the same norm on both.
 
     python -m bench.trainer                      # half an hour, most of it TRL at 1,024 → bench/results/trainer.json
     python -m bench.trainer --prompt-tokens 64   # two minutes; the other lengths' rows stay as they are
+    python -m bench.trainer --dtype bfloat16     # where it is multiplied natively → bench/results/trainer_bfloat16.json
 
 Beside it stands `sampler_fraction`, as bench/sampler.py measures it: the whole run measures it afterwards.
 """
@@ -31,6 +32,7 @@ from tao_daemon.embedded.model import ensure_model
 
 PROMPT_TOKENS = (64, 512, 1024)
 GOALS = {64: 2.0, 512: 4.0, 1024: 5.0}
+NORM_TOLERANCE = {"float32": 1e-3, "bfloat16": 3e-2}
 SIDES = ("tao", "trl")
 RUNS = 2
 SAMPLER_RESULTS = Path(__file__).parent / "results" / "sampler.json"
@@ -55,8 +57,8 @@ class Side:
 
 
 @contextmanager
-def running(side: str, model: Path, prompt_tokens: int) -> Iterator[Side]:
-    command = [sys.executable, "-m", "bench.trainer_sides", side, str(model), str(prompt_tokens)]
+def running(side: str, model: Path, prompt_tokens: int, dtype: str) -> Iterator[Side]:
+    command = [sys.executable, "-m", "bench.trainer_sides", side, str(model), str(prompt_tokens), dtype]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     try:
@@ -67,13 +69,13 @@ def running(side: str, model: Path, prompt_tokens: int) -> Iterator[Side]:
         process.wait(60)
 
 
-def measure(model: Path, prompt_tokens: int, runs: int) -> dict[str, Any]:
+def measure(model: Path, prompt_tokens: int, dtype: str, runs: int) -> dict[str, Any]:
     """One row of the table: both sides in turn, medians."""
-    with running("tao", model, prompt_tokens) as tao, running("trl", model, prompt_tokens) as trl:
+    with running("tao", model, prompt_tokens, dtype) as tao, running("trl", model, prompt_tokens, dtype) as trl:
         sides = {"tao": tao, "trl": trl}
         about = {name: side.ask("about") for name, side in sides.items()}
         first = {name: side.ask("step")["gradient_norm"] for name, side in sides.items()}
-        if not math.isclose(first["tao"], first["trl"], rel_tol=1e-3):
+        if not math.isclose(first["tao"], first["trl"], rel_tol=NORM_TOLERANCE[dtype]):
             raise RuntimeError(f"the sides compute different gradients, of norm {first}")
         rates = tao.ask("rate")
         steps = [{name: side.ask("step") for name, side in sides.items()} for _ in range(runs)]
@@ -91,7 +93,7 @@ def measure(model: Path, prompt_tokens: int, runs: int) -> dict[str, Any]:
         "ratio_of_cpu_time": used["trl"] / used["tao"],
         "tao_tokens_per_s": about["tao"]["computed_tokens"] / seconds["tao"],
         "trl_tokens_per_s": about["trl"]["computed_tokens"] / seconds["trl"],
-        "matmul_fraction": done / max(rates["float32"], again["float32"]),
+        "matmul_fraction": done / max(rates[dtype], again[dtype]),
         "gflops": done / 1e9,
         "float32_gflops": max(rates["float32"], again["float32"]) / 1e9,
         "bfloat16_gflops": max(rates["bfloat16"], again["bfloat16"]) / 1e9,
@@ -109,19 +111,21 @@ def by_prompt(rows: Sequence[dict[str, Any]], column: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompt-tokens", type=int, nargs="+", choices=PROMPT_TOKENS, help="these lengths alone")
+    parser.add_argument("--dtype", choices=tuple(NORM_TOLERANCE), default="float32", help="of the frozen base")
     parser.add_argument("--runs", type=int, default=RUNS, help="counted steps of each side")
     arguments = parser.parse_args()
     model = ensure_model()
     for prompt_tokens in arguments.prompt_tokens or PROMPT_TOKENS:
-        _publish(measure(model, prompt_tokens, arguments.runs))
-    if arguments.prompt_tokens is None:
+        _publish(arguments.dtype, measure(model, prompt_tokens, arguments.dtype, arguments.runs))
+    if arguments.prompt_tokens is None and arguments.dtype == "float32":
         sampler.run()
-        _publish()
+        _publish(arguments.dtype)
 
 
-def _publish(*new: dict[str, Any]) -> None:
+def _publish(dtype: str, *new: dict[str, Any]) -> None:
     """With the rows of other lengths that are there: what was measured is not lost to an interruption."""
-    known = published("trainer")
+    name = "trainer" if dtype == "float32" else f"trainer_{dtype}"
+    known = published(name)
     by_length = {int(row["prompt_tokens"]): row for row in (*known, *new)}
     rows = [by_length[length] for length in sorted(by_length)]
     summary = {
@@ -130,11 +134,11 @@ def _publish(*new: dict[str, Any]) -> None:
         "matmul_fraction": by_prompt(rows, "matmul_fraction"),
         "sampler_fraction": _sampler_fraction(),
         "peak_mib": {"tao": by_prompt(rows, "tao_peak_mib"), "trl": by_prompt(rows, "trl_peak_mib")},
-        "dtype": "float32",
+        "dtype": dtype,
         "note": "matmul_fraction: 4 operations per frozen parameter and token really computed, after sharing, against "
-        "the measured float32 rate; the LoRA's own products and attention are not counted as work done.",
+        "the measured rate of dtype; the LoRA's own products and attention are not counted as work done.",
     }
-    publish("trainer", rows, summary)
+    publish(name, rows, summary)
 
 
 def _sampler_fraction() -> float | None:

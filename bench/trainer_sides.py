@@ -1,11 +1,15 @@
 """One side of the trainer's benchmark, in a process of its own: the same optimizer steps, by us or by TRL.
 
-`python -m bench.trainer_sides tao|trl MODEL PROMPT_TOKENS` answers every line on stdin with one line of JSON: `step`
-runs one optimizer step, `rate` measures the machine's matrix products, `memory` says what was used so far.
+`python -m bench.trainer_sides tao|trl MODEL PROMPT_TOKENS DTYPE` answers every line on stdin with one line of JSON:
+`step` runs one optimizer step and then gives back the memory that is free, `rate` measures the machine's matrix
+products, `memory` says what was used so far.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import json
 import os
 import random
@@ -68,8 +72,8 @@ def tokens(prompt_tokens: int) -> list[tuple[list[int], list[list[int]], list[fl
 class Tao:
     """Our trainer: packs, π₀ once, then the learner's steps, as the worker does it."""
 
-    def __init__(self, model: Path, prompt_tokens: int) -> None:
-        self._spec = _spec(model)
+    def __init__(self, model: Path, prompt_tokens: int, dtype: str) -> None:
+        self._spec = _spec(model, dtype)
         self._policy = load_policy(self._spec)
         batch = [self._scored(*group) for group in tokens(prompt_tokens)]
         selection = select(batch, build_objective(self._spec, batch), min_spread=0.0, max_sequence_tokens=10_000)
@@ -100,11 +104,13 @@ class Tao:
 class Trl:
     """TRL's GRPOTrainer: its own loss on prepared inputs, AdamW fused, beta 0 (no reference model), no old
     log-probabilities (it needs none on the first pass over a batch), no gradient checkpointing, the batch size that
-    was fastest. Liger's kernels need a GPU."""
+    was fastest. Liger's kernels need a GPU. A bfloat16 base runs under autocast with LoRA weights in float32, as ours.
+    """
 
-    def __init__(self, model: Path, prompt_tokens: int) -> None:
+    def __init__(self, model: Path, prompt_tokens: int, dtype: str) -> None:
         self._groups = tokens(prompt_tokens)
-        self._trainer = _grpo_trainer(model)
+        self._dtype = getattr(torch, dtype)
+        self._trainer = _grpo_trainer(model, self._dtype)
         learned = [parameter for parameter in self._trainer.model.parameters() if parameter.requires_grad]
         self._learned = learned
         self._optimizer = torch.optim.AdamW(learned, lr=RATE, weight_decay=0.0, fused=True)
@@ -144,7 +150,9 @@ class Trl:
                 "advantages": advantages[part],
                 "num_items_in_batch": torch.tensor(len(rows) * COMPLETION_TOKENS),
             }
-            self._trainer._compute_loss(self._trainer.model, inputs).backward()
+            with torch.autocast("cpu", torch.bfloat16, enabled=self._dtype is torch.bfloat16):
+                loss = self._trainer._compute_loss(self._trainer.model, inputs)
+            loss.backward()
 
 
 def _advantages(rewards: Sequence[float]) -> torch.Tensor:
@@ -152,13 +160,13 @@ def _advantages(rewards: Sequence[float]) -> torch.Tensor:
     return (given - given.mean()) / (given.std() + 1e-4)
 
 
-def _grpo_trainer(model: Path) -> Any:
+def _grpo_trainer(model: Path, dtype: torch.dtype) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from datasets import Dataset
         from trl import GRPOConfig, GRPOTrainer
     torch.manual_seed(SEED)  # the adapter then starts as ours does
-    base = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa")
+    base = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype, attn_implementation="sdpa")
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules=MODULES, task_type="CAUSAL_LM")
     settings = GRPOConfig(
         output_dir=mkdtemp(),
@@ -183,10 +191,10 @@ def _grpo_trainer(model: Path) -> Any:
     return trainer
 
 
-def _spec(model: Path) -> TrainingSpec:
+def _spec(model: Path, dtype: str) -> TrainingSpec:
     values: dict[str, Any] = {field.name: 0 for field in fields(TrainingSpec)}
     values |= {"base_model": str(model), "start_adapter": None, "start_base_digest": None, "algorithm": "grpo"}
-    values |= {"rank": RANK, "alpha": ALPHA, "learning_rate": RATE, "gradient_clip": 1.0, "dtype": "float32"}
+    values |= {"rank": RANK, "alpha": ALPHA, "learning_rate": RATE, "gradient_clip": 1.0, "dtype": dtype}
     values |= {
         "clip_low": 0.2,
         "clip_high": 0.28,
@@ -221,6 +229,7 @@ def _answers(side: Side) -> dict[str, Callable[[], dict[str, Any]]]:
         started, used = time.perf_counter(), time.process_time()
         norm = side.step()
         taken = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - used}
+        _give_back()
         return {**taken, "gradient_norm": norm}
 
     def memory() -> dict[str, Any]:
@@ -240,10 +249,18 @@ def _answers(side: Side) -> dict[str, Callable[[], dict[str, Any]]]:
     return {"step": step, "memory": memory, "rate": rate, "about": about}
 
 
-def main(side_name: str, model: str, prompt_tokens: str) -> None:
+def _give_back() -> None:
+    """The machine need not hold what both sides take at their peaks."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def main(side_name: str, model: str, prompt_tokens: str, dtype: str) -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries print; the answers have stdout for themselves
-    side: Side = {"tao": Tao, "trl": Trl}[side_name](Path(model), int(prompt_tokens))
+    side: Side = {"tao": Tao, "trl": Trl}[side_name](Path(model), int(prompt_tokens), dtype)
+    _give_back()
     answers = _answers(side)
     for line in sys.stdin:
         print(json.dumps(answers[line.strip()]()), file=out, flush=True)
