@@ -154,7 +154,14 @@ class Proxy:
         exchange.bound_kind = versions[0].kind
         self._meters.moved(None, versions[0].model)
         ask = exchange.ask = Ask(
-            request.path, raw, body, _passed_on(headers), versions, current.unready, versions[0].model
+            request.path,
+            raw,
+            body,
+            _passed_on(headers),
+            versions,
+            current.unready,
+            versions[0].model,
+            until=exchange.started + self._request_seconds,
         )
         if self._capture is not None:
             self._capture.offer(raw, body, headers)

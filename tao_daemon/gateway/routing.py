@@ -107,7 +107,7 @@ def rewrite(raw: bytes, body: dict[str, Any], version: Version) -> bytes:
 
 
 def replica_order(in_flight: Sequence[int], resting: Sequence[bool], turn: int) -> list[int]:
-    """Replicas to try, best first: not resting after a failure, then least in flight, then in turn."""
+    """Replicas to try, best first: not resting or unready, then least in flight, then in turn."""
     count = len(in_flight)
     return sorted(range(count), key=lambda i: (resting[i], in_flight[i], (i - turn) % count))
 

@@ -24,11 +24,16 @@ _CONNECT_SECONDS = 5.0
 _KEEP_ALIVE_SECONDS = 3.0
 """Below the 5 seconds after which vLLM's server closes an idle connection: never use one that is closing."""
 _REST_SECONDS = 5.0
-"""How long a replica that gave no answer is tried last."""
+"""How long a replica that gave no answer is tried last; twice as long after each further try of it that fails."""
+_LONGEST_REST_SECONDS = 30.0
+_PROBE_SECONDS = 10.0
+"""How long the one request that tries a rested replica keeps the others away from it."""
 
 
 class _Replica:
-    __slots__ = ("client", "in_flight", "resting_until", "url")
+    """A replica that failed rests; then one request tries it, and what that finds holds for the others."""
+
+    __slots__ = ("client", "in_flight", "rest_seconds", "resting_until", "url")
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         self.url = url.rstrip("/")
@@ -36,7 +41,23 @@ class _Replica:
             self.url, headers, connect_seconds=_CONNECT_SECONDS, keep_alive_seconds=_KEEP_ALIVE_SECONDS
         )
         self.in_flight = 0
-        self.resting_until = 0.0
+        self.rest_seconds = self.resting_until = 0.0
+
+    def begin(self, now: float) -> bool:
+        """A request goes there. True when it is the one that tries the replica."""
+        if not self.rest_seconds or self.resting_until > now:
+            return False
+        self.resting_until = now + _PROBE_SECONDS
+        return True
+
+    def succeed(self) -> None:
+        self.rest_seconds = self.resting_until = 0.0
+
+    def fail(self, now: float, *, tried: bool) -> None:
+        """Failures that come together make it rest once."""
+        longer = min(2 * self.rest_seconds, _LONGEST_REST_SECONDS) if tried else self.rest_seconds
+        self.rest_seconds = longer or _REST_SECONDS
+        self.resting_until = now + self.rest_seconds
 
 
 @dataclass(slots=True)
@@ -52,6 +73,8 @@ class Ask:
     unready: frozenset[str]
     model: str
     """The name on the servers that is being asked for now; counted in flight under it."""
+    until: float
+    """When the caller's patience ends, in the loop's time."""
     unreachable: set[str] = field(default_factory=set)
     """Replicas that gave no answer to this request."""
     breaks: int = 0
@@ -112,7 +135,7 @@ class Upstreams:
         """An answer of a replica that has the version, or None."""
         payload = rewrite(ask.raw, ask.body, version)
         barred = ask.unreachable if version.kind is Kind.BASE else ask.unreachable | ask.unready
-        queue = deque(replica for replica in self._order() if replica.url not in barred)
+        queue = deque(replica for replica in self._order(ask.unready) if replica.url not in barred)
         while queue:
             replica = queue.popleft()
             try:
@@ -133,38 +156,47 @@ class Upstreams:
             answer.close()
         return None
 
-    def _order(self) -> list[_Replica]:
+    def _order(self, unready: frozenset[str]) -> list[_Replica]:
         if len(self._replicas) == 1:
             return self._replicas
         now = self._clock()
         self._turn += 1
         order = replica_order(
             [replica.in_flight for replica in self._replicas],
-            [replica.resting_until > now for replica in self._replicas],
+            [replica.resting_until > now or replica.url in unready for replica in self._replicas],
             self._turn,
         )
         return [self._replicas[index] for index in order]
 
     async def _post(self, replica: _Replica, payload: bytes, ask: Ask) -> Response | None:
         """The response's head; None without a connection. Raises Broken, UpstreamTimeout."""
+        tried = replica.begin(self._clock())
         replica.in_flight += 1
         response = None
         try:
             idle = IDLE_SECONDS if ask.body.get("stream") else None
             response = await replica.client.post(ask.path, payload, ask.headers, idle)
+            replica.succeed()
         except CannotConnect:
             ask.unreachable.add(replica.url)
-            self._rest(replica)
+            self._failed(replica, tried)
         except Idle:
+            self._failed(replica, tried)
             raise UpstreamTimeout("The model server did not answer in time.") from None
         except Broken:
-            self._rest(replica)
+            self._failed(replica, tried)
+            raise
+        except asyncio.CancelledError:
+            if self._clock() >= ask.until:
+                self._failed(replica, tried)
+            elif tried:  # The client left: nothing was learned, the next request tries.
+                replica.resting_until = self._clock()
             raise
         finally:
             if response is None:
                 replica.in_flight -= 1
         return response
 
-    def _rest(self, replica: _Replica) -> None:
-        replica.resting_until = self._clock() + _REST_SECONDS
+    def _failed(self, replica: _Replica, tried: bool) -> None:
+        replica.fail(self._clock(), tried=tried)
         self._meters.unreachable += 1
