@@ -124,10 +124,13 @@ class KafkaSession:
         except KafkaError as error:
             logger.debug("group commit failed", extra={"failure": type(error).__name__})
 
-    def measure_lag(self, views: Mapping[int, View]) -> None:
+    def measure_lag(self, views: Mapping[int, View], *, pending: bool) -> None:
+        """`pending`: records that were read are not in the buffer yet."""
         for number, view in views.items():
             if view.end is not None:
-                behind = max(0, view.end - self._buffered[number])
+                # The markers of transactions have offsets and are never given out.
+                known = self._buffered[number] if pending else max(self._buffered[number], view.position)
+                behind = max(0, view.end - known)
                 self._emit(IntakeLagMeasured(self._kafka.topic, number, behind))
 
     def bury(self, letters: Sequence[DeadLetter]) -> None:

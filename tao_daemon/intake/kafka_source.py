@@ -269,7 +269,7 @@ class KafkaSource:
             session.check()
             self._failures = 0
         views = session.views()
-        session.measure_lag(views)
+        session.measure_lag(views, pending=self._submission.busy or batch.began is not None)
         for partition in watchdog.truncated(now, views):
             session.begin_again(partition, views[partition].end or 0, batch, now)
         stuck = watchdog.stuck(now, views)

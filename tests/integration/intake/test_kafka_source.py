@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
 from collections import Counter
@@ -116,6 +117,23 @@ def test_every_record_is_buffered_once_or_dead_lettered(
     assert (one.tenant, one.conversation) == ("acme", "7")
     offsets = asyncio.run(store.next_offsets(topic))
     assert sum(offsets.values()) == 408
+    wait(
+        lambda: {s.partition: s.records for s in signals.of(IntakeLagMeasured)} == dict.fromkeys(range(4), 0), "no lag"
+    )
+
+
+def test_the_marker_of_a_transaction_is_no_lag(
+    broker: Any, make_source: Make, topic: str, wait: Make, store: Recorder, signals: Any
+) -> None:
+    """It has an offset, and no consumer gets it."""
+    producer = KafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id=topic, max_block_ms=20_000)
+    producer.init_transactions()
+    producer.begin_transaction()
+    producer.send(topic, json.dumps(request(1)).encode(), partition=0).get(20)
+    producer.commit_transaction()
+    producer.close(5)
+    make_source(store)
+    wait(lambda: store.numbers == [1], "the prompt")
     wait(
         lambda: {s.partition: s.records for s in signals.of(IntakeLagMeasured)} == dict.fromkeys(range(4), 0), "no lag"
     )
