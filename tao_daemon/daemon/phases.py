@@ -25,7 +25,7 @@ from tao_daemon.daemon.outage import OutagePatience
 from tao_daemon.daemon.round_parts import Parts, RoundSettings
 from tao_daemon.domain.adapter import Lineage, OffsetRange
 from tao_daemon.domain.completion import CompletionGroup, ScoredGroup
-from tao_daemon.domain.errors import NothingSampled, ServerUnfit, TaoError, UpstreamError
+from tao_daemon.domain.errors import NothingSampled, PassTimeout, ServerUnfit, TaoError, UpstreamError
 from tao_daemon.domain.events import CandidateJudged, Event, PhaseCompleted, PhaseFailed
 from tao_daemon.domain.meters import measure
 from tao_daemon.domain.ports import Clock, DivergenceJob, SamplingAids, TrainingJob, TrainingResult
@@ -72,12 +72,35 @@ class RoundWork:
                 return await self._attempt(running)
             except UpstreamError as error:
                 pause = self._patience.next_pause(time.monotonic())
-                if pause is None:
+                if pause is not None:
+                    log.warning("a phase waits for its server", extra={"phase": running.phase, "reason": str(error)})
+                    await asyncio.sleep(pause)
+                elif not await self._sampled_enough(running, error):
                     return _failed(running, error, blameless=True)
-                log.warning("a phase waits for its server", extra={"phase": running.phase, "reason": str(error)})
-                await asyncio.sleep(pause)
+            except PassTimeout as error:
+                if not await self._sampled_enough(running, error):
+                    return _failed(running, error, blameless=False)
             except (TaoError, OSError) as error:
                 return _failed(running, error, blameless=isinstance(error, NothingSampled | ServerUnfit))
+
+    async def _sampled_enough(self, running: RoundState, error: TaoError) -> bool:
+        """End a sampling that cannot get further, by what it has, where that is enough and the servers are there: some
+        prompts never find an answer, and the hours that went into the others need not be lost."""
+        archive = self._parts.archive
+        if running.phase is not Phase.SAMPLING:
+            return False
+        try:
+            if await asyncio.to_thread(archive.has_completions, running.id):
+                return False
+            groups = len(await asyncio.to_thread(archive.sampled_groups, running.id))
+            if groups < self._settings.min_groups:
+                return False
+            await self._parts.fleet.check()
+            await asyncio.to_thread(archive.finish_sampling, running.id)
+        except (TaoError, OSError):
+            return False
+        log.warning("sampling ends without the rest", extra={"groups": groups, "reason": str(error)})
+        return True
 
     async def put_away(self, closing: ClosingRound) -> None:
         """Give the prompts back or use them up, and finish the report. Idempotent; raises TaoError, OSError."""

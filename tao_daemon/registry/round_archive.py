@@ -65,6 +65,13 @@ WITH compared AS (
     FROM read_parquet(?, file_row_number = TRUE)
 )
 """
+_WRITING: Mapping[str, str] = {**SETTINGS, "threads": "1"}
+_OBJECT_BYTES = 2**24
+"""DuckDB reserves twice as much for each thread that reads JSON, whatever there is to read."""
+_ROWS_AT_ONCE = 2048
+"""DuckDB holds a row group of Parquet until it is whole; a row of completions may have 100 KB."""
+_READING: Mapping[str, str] = {name: value for name, value in SETTINGS.items() if name != "memory_limit"}
+"""A table is read whole, whatever it takes."""
 _MOST_ROUNDS = 10**9
 """Numbers from here on are no round's: nobody runs that many, and file names have a limit."""
 
@@ -102,7 +109,10 @@ class RoundArchive:
         whole = raw[: raw.rfind(b"\n") + 1]
         if len(whole) != len(raw):
             atomic_write_bytes(path, whole)
-        return [_group(json.loads(line)) for line in whole.splitlines()]
+        try:
+            return [_group(json.loads(line)) for line in whole.split(b"\n")[:-1]]
+        except (ValueError, LookupError, TypeError) as error:
+            raise _unreadable(path, error) from None
 
     def finish_sampling(self, round_id: int) -> None:
         """The line file becomes `completions.parquet`. Idempotent: a table that is there stays."""
@@ -271,11 +281,17 @@ class RoundArchive:
     def _write_table(self, round_id: int, name: str, rows: Sequence[Mapping[str, Any]], columns: str) -> None:
         target = self.directory(round_id) / f"{name}.parquet"
         lines, temporary = target.with_suffix(".jsonl.tmp"), target.with_suffix(".parquet.tmp")
-        with lines.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        with _told_by_kind(target, _unwritten), duckdb.connect() as db:
-            source = f"read_json(?, format='newline_delimited', columns={columns}, maximum_object_size=268435456)"
-            db.execute(f"COPY (SELECT * FROM {source}) TO {quoted(temporary)} (FORMAT parquet)", [str(lines)])
+        longest = 0
+        with lines.open("wb") as file:
+            for row in rows:
+                line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+                longest = max(longest, len(line))
+                file.write(line)
+        with _told_by_kind(target, _unwritten), duckdb.connect(config=dict(_WRITING)) as db:
+            size = max(_OBJECT_BYTES, 2 * longest)
+            source = f"read_json(?, format='newline_delimited', columns={columns}, maximum_object_size={size})"
+            how = f"FORMAT parquet, ROW_GROUP_SIZE {_ROWS_AT_ONCE}"
+            db.execute(f"COPY (SELECT * FROM {source}) TO {quoted(temporary)} ({how})", [str(lines)])
         lines.unlink()
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -284,7 +300,7 @@ class RoundArchive:
 
     def _read_table(self, round_id: int, name: str) -> list[dict[str, Any]]:
         path = self._table(round_id, name)
-        with _told_by_kind(path), duckdb.connect() as db:
+        with _told_by_kind(path), duckdb.connect(config=dict(_READING)) as db:
             cursor = db.execute("SELECT * FROM read_parquet(?)", [str(path)])
             names = [column[0] for column in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -363,4 +379,5 @@ def _group(row: Mapping[str, Any]) -> CompletionGroup:
 
 
 def _unwritten(path: Path, error: Exception) -> ArchiveError:
-    return ArchiveError(f"{path} cannot be written ({type(error).__name__}); is there room on the disk?")
+    wanted = "memory" if isinstance(error, duckdb.OutOfMemoryException) else "room on the disk"
+    return ArchiveError(f"{path} cannot be written ({type(error).__name__}); is there {wanted}?")

@@ -17,9 +17,10 @@ from tao_daemon.domain.completion import Completion, CompletionGroup, ScoredGrou
 from tao_daemon.domain.errors import NothingSampled, PassTimeout, ServerUnfit, UpstreamError
 from tao_daemon.domain.events import PhaseCompleted, PhaseFailed
 from tao_daemon.domain.round import Phase, RoundState
-from tao_daemon.domain.signals import SamplesMeasured, Signal, TrainingEnded, TrainingStepped
+from tao_daemon.domain.signals import SamplesMeasured, Signal, TrainingEnded, TrainingStepped, discard
 from tao_daemon.learning.subprocess_trainer import SubprocessTrainer
 from tao_daemon.registry.round_archive import RoundArchive
+from tao_daemon.rollout.memory_fleet import MemoryFleet
 
 RUNNING = RoundState(1, Phase.TRAINING, 1, "tests", 1.0, None)
 SETTINGS = RoundSettings(
@@ -116,6 +117,42 @@ async def test_a_sampling_that_ended_unheard_is_told_whole(tmp_path: Path) -> No
     numbers = RoundArchive(tmp_path).report(1)["phases"]["sampling"]
     assert numbers["completions"] == 2
     assert {*told.meters} <= {*numbers}
+
+
+def sampling(tmp_path: Path, groups: int, fleet: MemoryFleet) -> RoundWork:
+    """A round that has sampled some groups, and whose sampler does not get further."""
+    archive = RoundArchive(tmp_path)
+    for number in range(groups):
+        archive.append_group(1, CompletionGroup(f"p{number}", (1,), ()))
+    nothing: Any = None
+    parts = Parts(nothing, nothing, nothing, nothing, nothing, nothing, nothing, fleet, archive)
+    return RoundWork(parts, replace(SETTINGS, min_groups=3, outage_seconds=0.0), emit=discard, clock=lambda: 1.0)
+
+
+@pytest.mark.parametrize("error", [UpstreamError("16 prompts in a row"), PassTimeout("1 of 4 prompts")])
+@pytest.mark.parametrize(("groups", "down", "goes_on"), [(3, False, True), (2, False, False), (3, True, False)])
+async def test_prompts_that_never_find_an_answer_cost_themselves_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, groups: int, down: bool, goes_on: bool
+) -> None:
+    """Where the servers are there, and what was sampled is enough."""
+
+    async def stuck(running: RoundState) -> Any:
+        raise error
+
+    fleet = MemoryFleet(["http://vllm"])
+    if down:
+        fleet.down.add("http://vllm")
+    work = sampling(tmp_path, groups, fleet)
+    monkeypatch.setattr(work, "_training_prompts", stuck)
+    async with asyncio.timeout(20):
+        event = await work.run(replace(RUNNING, phase=Phase.SAMPLING))
+    if goes_on:
+        assert isinstance(event, PhaseCompleted)
+        assert event.detail == "3 groups sampled"
+    else:
+        assert isinstance(event, PhaseFailed)
+        assert event.reason == str(error)
+        assert event.blameless is isinstance(error, UpstreamError)
 
 
 async def test_a_training_that_is_cancelled(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -235,3 +236,27 @@ def test_an_answer_page_does_not_print_answers(tmp_path: Path) -> None:
     archive = RoundArchive(tmp_path)
     archive.write_evaluation(1, ANSWERS)
     assert "incumbent to" not in repr(archive.answers(1, order=AnswerOrder.ARRIVAL, limit=9, offset=0))
+
+
+def test_a_damaged_line_is_named_without_its_content(tmp_path: Path) -> None:
+    archive = RoundArchive(tmp_path)
+    for name in ("secret words", "b", "c"):
+        archive.append_group(3, a_group(name))
+    lines = archive.directory(3) / "completions.jsonl.part"
+    whole = lines.read_bytes()
+    for damaged in (whole[:100] + bytes(10) + whole[110:], b"[]\n" + whole, b'{"prompt_id": 1}\n'):
+        lines.write_bytes(damaged)
+        with pytest.raises(ArchiveError, match=r"completions.jsonl.part cannot be read") as caught:
+            archive.sampled_groups(3)
+        assert "secret" not in str(caught.value)
+
+
+def test_a_long_group_among_many_comes_back_in_its_place(tmp_path: Path) -> None:
+    """More rows than are written at once, and one that is longer than a line usually may be."""
+    archive = RoundArchive(tmp_path)
+    groups = [CompletionGroup(f"p{number}", (1,), ()) for number in range(5000)]
+    groups[3000] = CompletionGroup("long", (1,), (Completion(0, "plain", "x" * 20_000_000, (5,), (-0.5,), "stop"),))
+    lines = [json.dumps(asdict(group)) + "\n" for group in groups]
+    (archive.directory(1) / "completions.jsonl.part").write_text("".join(lines))
+    archive.finish_sampling(1)
+    assert archive.completions(1) == groups
