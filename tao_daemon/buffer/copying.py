@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 
 from tao_daemon.buffer.database import open_database
-from tao_daemon.clients.duckdb import SETTINGS, failure_name, quoted
+from tao_daemon.clients.duckdb import failure_name, quoted, settings_for
 from tao_daemon.clients.failpoints import reach
 from tao_daemon.clients.storage import UNFINISHED, fsync_directory
 from tao_daemon.domain.errors import PromptStoreError
@@ -26,7 +26,7 @@ def copy_buffer(source: Path, target: Path) -> None:
     _settle(source)
     spill = target.with_name(f"{UNFINISHED}spill-{secrets.token_hex(4)}")
     try:
-        with duckdb.connect(config={**SETTINGS, "temp_directory": str(spill)}) as connection:
+        with duckdb.connect(config={**settings_for(source), "temp_directory": str(spill)}) as connection:
             connection.execute(f"ATTACH {quoted(source)} AS old (READ_ONLY)")
             connection.execute(f"ATTACH {quoted(target)} AS new")
             connection.execute("COPY FROM DATABASE old TO new")
@@ -37,7 +37,9 @@ def copy_buffer(source: Path, target: Path) -> None:
     except (duckdb.Error, OSError) as error:
         target.unlink(missing_ok=True)
         what = failure_name(error) if isinstance(error, duckdb.Error) else error.strerror
-        raise PromptStoreError(f"{source} could not be copied to {target}: {what}; is the disk full?") from None
+        raise PromptStoreError(
+            f"{source} could not be copied to {target}: {what}; is the disk full, or the memory?"
+        ) from None
     finally:
         shutil.rmtree(spill, ignore_errors=True)
         _log_of(target).unlink(missing_ok=True)

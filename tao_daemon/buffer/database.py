@@ -15,14 +15,14 @@ import duckdb
 from tao_daemon.buffer import tables
 from tao_daemon.buffer.signatures import VERSION as SIGNATURES_VERSION
 from tao_daemon.buffer.signatures import fingerprint
-from tao_daemon.clients.duckdb import SETTINGS, failure_name
+from tao_daemon.clients.duckdb import failure_name, settings_for
 from tao_daemon.domain.errors import InstanceError, PromptStoreError
 
 
 def open_database(path: Path) -> tables.Connection:
     """A connection to a file with our schema. Raises InstanceError or PromptStoreError."""
     try:
-        connection = duckdb.connect(str(path), config=dict(SETTINGS))
+        connection = duckdb.connect(str(path), config={**settings_for(path)})
     except duckdb.Error as error:
         raise _explained(path, error) from None
     try:

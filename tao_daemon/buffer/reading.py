@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 
 from tao_daemon.buffer.lookups import read_prompts
-from tao_daemon.clients.duckdb import SETTINGS, failure_name
+from tao_daemon.clients.duckdb import failure_name, settings_for
 from tao_daemon.domain.errors import InstanceError, PromptStoreError
 from tao_daemon.domain.prompt import Prompt
 
@@ -24,7 +24,7 @@ def look_up(path: Path, ids: Sequence[str]) -> dict[str, Prompt]:
     if not path.exists():
         raise PromptStoreError(f"there is no buffer at {path}; has the daemon ever run with this config?")
     try:
-        with duckdb.connect(str(path), read_only=True, config=dict(SETTINGS)) as connection:
+        with duckdb.connect(str(path), read_only=True, config={**settings_for(path)}) as connection:
             return read_prompts(connection, ids)
     except duckdb.IOException as error:
         if "lock on file" not in str(error):
