@@ -44,6 +44,8 @@ RANK, ALPHA, RATE, SEED = 16, 32, 5e-4, 1
 MODULES = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
 BATCH_SIZES = (2, 4, 8)
 """Completions per forward pass that TRL may choose from."""
+BATCH_TOKENS = 8192
+"""At most so many tokens in one: 8 completions behind prompts of 1,024 took TRL beyond 24 GiB."""
 
 
 class Side(Protocol):
@@ -115,7 +117,8 @@ class Trl:
         self._learned = learned
         self._optimizer = torch.optim.AdamW(learned, lr=RATE, weight_decay=0.0, fused=True)
         self.computed_tokens = GROUPS * COMPLETIONS * (prompt_tokens + COMPLETION_TOKENS)
-        times = {size: self._timed(size) for size in BATCH_SIZES}
+        fitting = [size for size in BATCH_SIZES if size * (prompt_tokens + COMPLETION_TOKENS) <= BATCH_TOKENS]
+        times = {size: self._timed(size) for size in fitting}
         self._size = min(times, key=lambda size: times[size])
         tried = ", ".join(f"{size}: {seconds:.1f} s" for size, seconds in times.items())
         self.settings = f"per_device_train_batch_size {self._size} (one group, {tried})"
@@ -198,7 +201,7 @@ def _spec(model: Path, dtype: str) -> TrainingSpec:
     values |= {
         "clip_low": 0.2,
         "clip_high": 0.28,
-        "micro_batch_tokens": 8192,
+        "micro_batch_tokens": BATCH_TOKENS,
         "checkpoint_activations": False,
         "seed": SEED,
     }
