@@ -30,7 +30,7 @@ class Room:
         self._server = server
         self._max_waiting = max_waiting
         self._turn = asyncio.Lock()
-        self._looked_at = float("-inf")
+        self._looked_at = self._silent_at = float("-inf")
         self._look_seconds = 0.0
         self._waiting = 0
         self._drain = Drain()
@@ -39,7 +39,10 @@ class Room:
 
     async def enter(self, size: int) -> None:
         """Return when the queue is short enough for `size` more completions. Raises UpstreamError."""
+        arrived = asyncio.get_running_loop().time()
         async with self._turn:
+            if self._silent_at >= arrived:  # who stood behind a look that got no answer does not wait for another
+                raise _silent()
             if not self._has_room():
                 await self._until_room()
             self._entered += size
@@ -64,10 +67,8 @@ class Room:
             async with asyncio.timeout(_LOOK_TIMEOUT_SECONDS):
                 waiting = await self._server.waiting_requests()
         except (TimeoutError, UpstreamTimeout):
-            # Not a timeout to the caller: what was asked costs nothing, another server may be asked at once.
-            raise UpstreamError(
-                f"the model server did not tell its queue length within {_LOOK_TIMEOUT_SECONDS:g} s"
-            ) from None
+            self._silent_at = asyncio.get_running_loop().time()
+            raise _silent() from None
         self._drain.saw(asyncio.get_running_loop().time(), self._waiting + self._entered - waiting)
         self._waiting, self._entered = waiting, 0
         self._looked_at = asyncio.get_running_loop().time()
@@ -75,3 +76,8 @@ class Room:
 
     def _age(self) -> float:
         return asyncio.get_running_loop().time() - self._looked_at
+
+
+def _silent() -> UpstreamError:
+    # Not a timeout to the caller: what was asked costs nothing, another server may be asked at once.
+    return UpstreamError(f"the model server did not tell its queue length within {_LOOK_TIMEOUT_SECONDS:g} s")
