@@ -24,7 +24,7 @@ class Round(Section):
     """Least time between the end of a failed round and the next automatic start."""
     outage_seconds: Annotated[float, Field(ge=0.0)] = 3600.0
     """How long a round waits for a model server that does not answer before it fails, counted from the first failure
-    since it last got further."""
+    since it last got further. Where only some prompts find no answer, sampling then ends without them."""
     rehearsal_fraction: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
     """Earlier training prompts that are asked again, as a fraction of `prompts`, against forgetting."""
     carried_rounds: Annotated[int, Field(ge=0, le=8)] = 1

@@ -73,7 +73,8 @@ class Sampling(Section):
     timeout_seconds: Seconds = 300.0
     """Deadline of one request."""
     phase_timeout_seconds: Seconds = 14_400.0
-    """Deadline of a whole sampling or answering pass."""
+    """Deadline of a whole sampling or answering pass. A round goes on with what was sampled by then, if that is at
+    least `training.min_groups` and the servers answer."""
 
     @model_validator(mode="after")
     def _possible(self) -> Sampling:
